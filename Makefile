@@ -1,0 +1,58 @@
+# memrun's own commands. `make` alone explains itself.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+PYTEST = $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY)  ## a virtual environment in .venv with all that memrun needs
+
+examples/mem-allocate: examples/mem-allocate.c
+	$(CC) -O2 -Wall -o $@ $<
+
+.PHONY: demo
+demo: $(READY) examples/mem-allocate  ## set up, then run the main job: memrun --limit 5M on the example
+	@echo '$$ memrun --limit 5M -- ./mem-allocate'
+	@cd examples && ../$(BIN)/memrun --limit 5M -- ./mem-allocate; status=$$?; echo "(exit status $$status)"; test $$status = 137
+
+.PHONY: check
+check: $(READY)  ## seconds: ruff, mypy --strict, the house rules, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) tests/unit
+
+.PHONY: test
+test: $(READY) examples/mem-allocate  ## set up, then pass every test that this machine's kernel can run
+	$(PYTEST) $(if $(PROMISE),--promise $(PROMISE)) $(TESTS)
+
+.PHONY: test-vm
+test-vm: $(READY) examples/mem-allocate  ## the kernel and command-line tests in a guest with cgroup v2
+	$(BIN)/python tests/vm/guest.py --timeout 1500 -- $(PYTEST) --promise v2 tests/contract tests/kernel tests/cli
+
+.PHONY: bench
+bench: $(READY) examples/mem-allocate  ## ratios against the bare interpreter and the peers; asserts nothing
+	$(BIN)/python tests/bench/bench.py
+
+.PHONY: format
+format: $(READY)  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean:  ## remove what was built
+	rm -rf $(VENV) build dist examples/mem-allocate tests/hog .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m memrun`."""
+
+from memrun.cli import main
+
+raise SystemExit(main())

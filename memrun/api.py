@@ -1,0 +1,51 @@
+"""`await memrun.run(["cmd"], limit="5M")`: the Python API, which the command line uses, too.
+
+Options are those of the command line, with `_` for `-`; values are what one would type, or the plain Python ones (bytes,
+seconds, True). Nothing is said on stderr, and signals stay with the program that calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memrun.errors import UsageError
+from memrun.job import Attempt, Site
+from memrun.options import OPTIONS, Spec, nearest
+from memrun.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memrun.events import Event, Tell
+
+__all__ = ["Record", "run", "spec"]
+
+
+async def run(command: Sequence[str], *, on_event: Callable[[Event | Tell], None] | None = None, **options: object) -> Record:
+    """Run a command under a memory limit until nothing of it is left; returns its Record.
+
+    Under trio, in the main thread. Cancelling kills the job and waits until its group is empty. `on_event` is called with
+    each event (memrun.events) before it is acted upon.
+    Raises MemrunError (its `status` is what the command line would exit with) where it cannot be started.
+    """
+    from memrun.supervisor import Run  # trio; `spec` is of use without it
+
+    site = Site()
+    try:
+        attempt = Attempt(site, spec(command, **options))
+        return await Run(site, attempt, on_event).live()
+    finally:
+        site.close()
+
+
+def spec(command: Sequence[str], **options: object) -> Spec:
+    """Check options as the command line does: text is converted, plain values are taken as they are."""
+    known = {option.key: option for option in OPTIONS}
+    values: dict[str, object] = {}
+    for key, value in options.items():
+        if key not in known:
+            raise UsageError(f"there is no option {key}", nearest(key, known))
+        values[key] = known[key].convert(value) if isinstance(value, str) else value
+    made = Spec(command, values)
+    made.asked = {key: str(value) for key, value in options.items()}
+    return made

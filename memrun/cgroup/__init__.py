@@ -1,0 +1,212 @@
+"""Memory groups of either kernel behind one interface: the one place that chooses v1 or v2.
+
+Each verb acts once and returns: nothing in here waits, sleeps, retries or exits. `False` means "not yet, ask again".
+An ability that the kernel lacks is an error with a remedy, never a silent no-op.
+"""
+
+from __future__ import annotations
+
+import os
+
+from memrun.cgroup import detect
+from memrun.errors import NoCgroupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Group(Protocol):
+        """One job's memory group. Sizes are bytes, None is infinity; every call may raise GroupError."""
+
+        version: str  # 'v1' | 'v2'
+        path: str  # the memory group's directory
+        limit: int | None  # as the kernel has it, read back
+
+        def procs_fds(self) -> tuple[int, ...]:
+            """Open cgroup.procs files; who writes '0' into each, in order, is in the group."""
+
+        def set_limit(self, limit: int | None) -> int | None:
+            """Set the limit (swap follows); returns what the kernel made of it."""
+
+        def usage(self) -> int:
+            """Bytes charged now."""
+
+        def need(self) -> int:
+            """Bytes charged now that cannot be had back by dropping page cache."""
+
+        def peak(self) -> int | None:
+            """Most bytes ever charged; None where this kernel does not tell."""
+
+        def tally(self) -> Tally:
+            """The kernel's counters. Exact after the last process is gone and before removal; it takes in all news, so nobody may
+            be listening any more."""
+
+        def notice_fd(self) -> int:
+            """A descriptor that polls readable whenever `hear` has news."""
+
+        def hear(self) -> Heard:
+            """Take in all news; `notice_fd` is quiet again until there is more."""
+
+        def freeze(self) -> bool:
+            """Ask that no process of the group runs; True when none does. What was lent is taken back."""
+
+        def thaw(self) -> None:
+            """Let them run again."""
+
+        def lend(self) -> None:
+            """A little more than the limit, until the next freeze or set_limit: room for a held job to hear a signal."""
+
+        def reflex(self) -> bool:
+            """Whether a group that is to be held is at its limit; if so it is being frozen. Takes no news away from `hear`."""
+
+        def reclaim(self, size: int | None) -> None:
+            """Squeeze out what can be had, or `size` bytes of it. Takes its time: to be called aside."""
+
+        def tune(self, key: str, value: int | None) -> None:
+            """Change 'soft', 'swap' (bytes) or 'swappiness' while it runs."""
+
+        def found_held(self) -> None:
+            """Somebody else's reflex (a forked copy of ours) holds it: news for `hear`."""
+
+        def kill(self) -> None:
+            """SIGKILL to every process of the group, frozen and parked ones too."""
+
+        def pids(self) -> list[int]:
+            """Every process in the group or below it."""
+
+        def remove(self) -> bool:
+            """Take the group down with all below it; False while something is in it."""
+
+        def close(self) -> None:
+            """Let go of all descriptors; the group itself is not touched."""
+
+    class Host(Protocol):
+        """Where groups can be made: one directory of ours, below the group that memrun itself is in."""
+
+        version: str
+
+        def places(self) -> tuple[str, ...]:
+            """Directories that hold everything made here: what is to be emptied if memrun dies."""
+
+        def begin(self) -> None:
+            """Make those directories; NoCgroupError with a remedy where that is not allowed."""
+
+        def create(self, name: str, wish: Wish) -> Group:
+            """A new group with its limits set and read back, or an error and nothing left."""
+
+        def enclosing(self) -> int | None:
+            """The tightest limit above us (our own group's included), None where there is none."""
+
+        def spare(self) -> int | None:
+            """Bytes that the limits above us still allow, None where there is no limit."""
+
+        def end(self) -> bool:
+            """Remove the directories; False while something is in them."""
+
+
+class Wish:
+    """What a new group is asked to be. Sizes in bytes, None is infinity (soft: None is unset)."""
+
+    __slots__ = ("hold", "limit", "oom_group", "soft", "swap")
+
+    def __init__(self, limit: int | None, swap: int | None = 0, soft: int | None = None) -> None:
+        self.limit = limit
+        self.swap = swap
+        self.soft = soft
+        self.oom_group = True  # one killed, all killed
+        self.hold = False  # at the limit: hold the tasks instead of killing one
+
+
+class Tally:
+    """The kernel's counters of one group at one moment. None: this kernel does not tell."""
+
+    __slots__ = (
+        "anon",
+        "cpu",
+        "events",
+        "file",
+        "hits",
+        "kills",
+        "limit",
+        "nested",
+        "outer",
+        "own",
+        "peak",
+        "swap_peak",
+        "usage",
+    )
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self.usage = 0
+        self.peak: int | None = None
+        self.swap_peak: int | None = None
+        self.anon: int | None = None  # memory.stat, now
+        self.file: int | None = None
+        self.kills = 0  # processes killed by any OOM killer, in the whole subtree
+        self.own = 0  # times that this very group was out of memory (with no way out)
+        self.outer = 0  # times that a group above was
+        self.nested = False  # the kills were at limits that the job gave to groups of its own
+        self.hits = 0  # times that the limit was touched (v1 failcnt, v2 'max' events)
+        self.events: dict[str, int] = {}
+        self.cpu: float | None = None  # seconds, whole subtree
+
+
+class Heard:
+    """News of a group: counters and states as of now, so that a lost or a doubled wake-up changes nothing."""
+
+    __slots__ = ("at_limit", "frozen", "kills", "own", "populated")
+
+    def __init__(self) -> None:
+        self.kills = 0
+        self.own = 0
+        self.at_limit = False  # it has reached its limit since the last look, and is held there
+        self.populated: bool | None = None  # None: this kernel does not say
+        self.frozen: bool | None = None
+
+
+SMALL = 16 << 20
+
+
+def wire_gap(limit: int) -> int:
+    """How far below its limit a v2 job that is to be held is stopped: the room for what it does until the freeze has landed.
+
+    The kernel slows a job above memory.high by n * r^2 seconds per n pages (r: overage / high), so a wire at H is climbed
+    past by a gap of about (12288 * N * T)^(1/3) * H^(2/3) bytes in T seconds by N threads. T = 50 ms and N = 8 give
+    17 * H^(2/3); never below 1/64 (under 1.25 % nothing is slowed at all), nor above 1/20 of a small limit, which must
+    not be stopped long before it.
+    """
+    return min(limit // 20, max(2 << 20, int(17 * limit ** (2 / 3)), limit // 64)) // 4096 * 4096
+
+
+def steep_gap(limit: int) -> int:
+    """The same for v1, which slows nothing: what is charged between the event and the freeze. The kernel looks at thresholds every
+    512 KiB on each CPU, and eight processes on two CPUs charge 4 MB a millisecond (measured). At the limit itself user faults
+    are parked, exactly, but what fails there in kernel mode can be a SIGSEGV (a forked child's restartable sequence is
+    enough): with a guard that came after the launch, 5 of 30 runs of eight processes at 20 MiB lost a child in spite of
+    this gap; with one that is there before it, none of 30. A small limit's wire must stay close to it, or the charge batches
+    of the CPUs (256 KiB each) would trip it long before.
+    """
+    if limit < SMALL:
+        return wire_gap(limit)
+    return min(limit // 5, max((2 << 20) + (os.cpu_count() or 1) * (1 << 20), wire_gap(limit))) // 4096 * 4096
+
+
+def grace(limit: int) -> int:
+    """What `lend` lends."""
+    return max(4 << 20, limit // 8)
+
+
+def open_host(pid: int) -> Host:
+    """Find memrun's own group and choose the kernel's kind. Nothing is made yet; NoCgroupError says what is missing."""
+    setup = detect.look()
+    name = f"memrun-{pid}-{os.urandom(2).hex()}"
+    if setup.version == "v1":
+        from memrun.cgroup import v1  # one of the two is never needed
+
+        return v1.Host(setup, name)
+    if setup.version == "v2":
+        from memrun.cgroup import v2
+
+        return v2.Host(setup, name)
+    raise NoCgroupError(*detect.missing(setup))

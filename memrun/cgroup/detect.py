@@ -1,0 +1,157 @@
+"""Where are we, and what is there: /proc/self/mountinfo and /proc/self/cgroup -> Setup.
+
+Pure parsers and one reader. Versions and distributions are not looked at: a "v2" machine may keep memory on v1
+(hybrid), and a "v1" one usually has a v2 tree beside it whose freezer and cgroup.kill serve v1 jobs too.
+"""
+
+from __future__ import annotations
+
+MOUNTINFO = "/proc/self/mountinfo"
+OWN = "/proc/self/cgroup"
+
+
+class Mount:
+    """One mounted hierarchy: where, which part of it (`root`), which kind, which controllers (v1)."""
+
+    __slots__ = ("kind", "options", "point", "root", "writable")
+
+    def __init__(self, point: str, root: str, kind: str, options: frozenset[str], *, writable: bool) -> None:
+        self.point, self.root, self.kind, self.options, self.writable = point, root, kind, options, writable
+
+    def place(self, group: str) -> str | None:
+        """The directory of a group of this hierarchy; None where the mount does not show it."""
+        root = self.root.rstrip("/")
+        if group == "/.." or group.startswith("/../"):
+            return None  # outside of our cgroup namespace
+        if group == root or group.startswith(root + "/"):
+            return (self.point + group[len(root) :]).rstrip("/") or "/"
+        # A container without a cgroup namespace: the path is the host's, the mount shows only our part of it.
+        return self.point if root else None
+
+
+class Setup:
+    """What was found. Directories are memrun's own group in each hierarchy; None where there is no such thing.
+
+    version: 'v1' | 'v2' | '' (no memory controller to be had). top: mount points, where a walk upwards ends.
+    """
+
+    __slots__ = ("freezer", "hybrid", "memory", "memory_top", "unified", "unified_top", "version")
+
+    def __init__(self) -> None:
+        self.version = ""
+        self.hybrid = False
+        self.memory: str | None = None
+        self.memory_top: str | None = None
+        self.unified: str | None = None
+        self.unified_top: str | None = None
+        self.freezer: str | None = None
+
+
+def parse_mountinfo(text: str) -> list[Mount]:
+    """The cgroup mounts of a mountinfo file (proc(5)), in order; lines of other shapes are skipped."""
+    mounts = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, tail = left.split(), right.split()
+        if len(fields) < 6 or len(tail) < 3 or tail[0] not in {"cgroup", "cgroup2"}:
+            continue
+        mounts.append(
+            Mount(
+                _unescape(fields[4]),
+                _unescape(fields[3]),
+                tail[0],
+                frozenset(tail[2].split(",")),
+                writable="rw" in fields[5].split(","),
+            )
+        )
+    return mounts
+
+
+def _unescape(path: str) -> str:
+    """mountinfo writes blanks and backslashes as three octal digits."""
+    parts = path.split("\\")
+    out = parts[0]
+    for part in parts[1:]:
+        code = part[:3]
+        octal = len(code) == 3 and all(c in "01234567" for c in code)
+        out += chr(int(code, 8)) + part[3:] if octal else "\\" + part
+    return out
+
+
+def parse_own(text: str) -> dict[str, str]:
+    """/proc/PID/cgroup -> {controller: path}; the v2 line's key is ''."""
+    groups: dict[str, str] = {}
+    for line in text.splitlines():
+        _, colon, rest = line.partition(":")
+        names, second, path = rest.partition(":")
+        if colon and second:
+            for name in names.split(","):
+                groups[name] = path
+    return groups
+
+
+def find(mountinfo: str, groups_text: str, v2_controllers: str) -> Setup:
+    """Put the two files together. `v2_controllers`: the v2 root's (or our own group's) cgroup.controllers."""
+    setup = Setup()
+    groups = parse_own(groups_text)
+    for mount in parse_mountinfo(mountinfo):
+        if mount.kind == "cgroup2" and setup.unified is None:
+            setup.unified, setup.unified_top = mount.place(groups.get("", "/")), mount.point
+        elif mount.kind == "cgroup" and "memory" in mount.options and setup.memory is None:
+            setup.memory, setup.memory_top = mount.place(groups.get("memory", "/")), mount.point
+        elif mount.kind == "cgroup" and "freezer" in mount.options and setup.freezer is None:
+            setup.freezer = mount.place(groups.get("freezer", "/"))
+    if setup.memory is not None:
+        setup.version, setup.hybrid = "v1", setup.unified is not None
+    elif setup.unified is not None and "memory" in v2_controllers.split():
+        setup.version, setup.memory, setup.memory_top = "v2", setup.unified, setup.unified_top
+    return setup
+
+
+def look() -> Setup:
+    """Read this machine. Never fails: what cannot be read is not there."""
+    mountinfo = _slurp(MOUNTINFO)
+    controllers = ""
+    for mount in parse_mountinfo(mountinfo):
+        if mount.kind == "cgroup2":
+            here = mount.place(own().get("", "/"))
+            controllers = _slurp(f"{here or mount.point}/cgroup.controllers")
+    return find(mountinfo, _slurp(OWN), controllers)
+
+
+def own(pid: int | str = "self") -> dict[str, str]:
+    """The groups that a process is in now: {controller: path}; empty where it is gone."""
+    return parse_own(_slurp(f"/proc/{pid}/cgroup"))
+
+
+def _slurp(path: str) -> str:
+    try:
+        with open(path, "rb", buffering=0) as f:
+            return f.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def missing(setup: Setup) -> tuple[str, str]:
+    """Why there is no memory controller here, and what mends it: (sentence, remedy)."""
+    words = _slurp("/proc/cmdline").split()
+    if any(w.startswith("cgroup_disable=") and "memory" in w for w in words):
+        return (
+            "the kernel was booted with cgroup_disable=memory: no memory limit can be set",
+            "Remove that word from the kernel's command line and reboot",
+        )
+    if setup.unified is not None:
+        group = own().get("", "/")
+        return (
+            f"the memory controller is not enabled for memrun's own group ({group})",
+            "Run it as 'systemd-run --scope -p Delegate=yes memrun ...' (not as root: with --user)",
+        )
+    if not parse_mountinfo(_slurp(MOUNTINFO)):
+        return (
+            "no cgroup hierarchy is mounted here",
+            "As root: 'mount -t cgroup2 none /sys/fs/cgroup'; in a container: start it with its cgroups mounted",
+        )
+    return (
+        "this machine has no memory controller on any cgroup hierarchy",
+        "As root: 'mount -t cgroup -o memory none /sys/fs/cgroup/memory', or boot with cgroup_enable=memory",
+    )

@@ -1,0 +1,343 @@
+"""cgroup v1: memory.limit_in_bytes, eventfds, and a companion group for what v1 lacks.
+
+A v1 memory group can neither freeze, nor kill at once, nor say that it is empty. The machine usually has a second
+hierarchy that can: the cgroup2 tree that hybrid set-ups mount beside it (cgroup.freeze, cgroup.kill, cgroup.events,
+cpu.stat), and v1's own freezer. So each job gets a *companion* group in each of the two, entered before exec like the
+memory group: what it makes below them is then ours to thaw and remove. Measured on 6.18: making, entering and removing
+a companion takes 55 to 80 us, against 1.4 ms for the fork and exec.
+
+Holding a job at its limit: oom_kill_disable=1 makes the kernel park every task that faults at the limit, exactly there,
+with no CPU used. But only user-mode faults: a charge inside a system call fails instead (read() comes back short or with EFAULT, a
+tmpfs write with ENOMEM), and no event says so. So a trip wire stands in front of it, a usage threshold (see steep_gap), and what
+trips it with need, not page cache, is frozen by the companion's freezer on its way back to user mode; a freeze also ends a
+long read() early, as a signal would, which is what lets a program get all its bytes after a raise. The threshold is checked by
+the kernel every 128 pages per CPU, so that a small limit's wire may be seen late; the parking behind it is exact.
+
+Counting: `oom_kill` of memory.oom_control is exact but local to one group (v2's is the subtree's) and says nothing about
+whose limit it was. The oom eventfd does: the kernel notifies the group that is out of memory *and those below it*, so the
+run directory's own eventfd counts exactly the events from above, and ours less those are our own. An eventfd is a
+counter in the kernel, so no event is lost to a late reader.
+
+Kernel facts: since 4.19 charges inside system calls are killed for, too, as long as oom_kill_disable is 0; the notification
+is sent *before* the kill, so that a look at the counter right after it may come too early (watch.py looks again).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from memrun.cgroup import Heard, Tally, grace, steep_gap, tree
+from memrun.cgroup.eventfd import count, listen
+from memrun.cgroup.files import Dir, keyed, number, read_all
+from memrun.cgroup.freezer1 import let_go
+from memrun.cgroup.freezer1 import thaw as thaw_v1
+from memrun.errors import GroupError, LimitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.cgroup import Wish
+    from memrun.cgroup.v1 import Host
+
+PAGE = os.sysconf("SC_PAGESIZE")
+UNLIMITED = ((1 << 63) - 1) // PAGE * PAGE  # what v1 prints for "no limit"
+MEMORY, MEMSW = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+WRITE = os.O_WRONLY | os.O_CLOEXEC
+SMALL_CACHE = 64 << 20
+
+
+class Group:
+    """One job's memory group and its companions."""
+
+    version = "v1"
+
+    def __init__(self, host: Host, parts: list[Dir]) -> None:
+        memory, *companions = parts
+        self.path = memory.path
+        self.limit: int | None = None
+        self._host = host
+        self._memory = memory
+        self._companions = companions
+        self._unified = next((c for c in companions if c.has("cgroup.events")), None)
+        self._freezer = next((c for c in companions if c.has("freezer.state")), None)
+        self._swap: int | None = 0
+        self._memsw = memory.has(MEMSW)
+        self._hold = False
+        self._held = False
+        self._news = False  # held by a look of ours, and not told yet
+        self._lent = False
+        self._wire: int | None = None
+        self._tripped = -1  # eventfd of the wire
+        self._fds: list[int] = []
+        self._oom = -1
+        self._events = -1  # the companion's cgroup.events
+        self._epoll: select.epoll | None = None
+        self._own = 0
+        self._outer_before = host.outer()
+
+    def begin(self, wish: Wish) -> None:
+        """Set everything up, read it back, start to listen."""
+        self._swap, self._hold = wish.swap, wish.hold
+        if wish.hold:
+            self._memory.write("memory.oom_control", "1")
+        self._set(wish.limit, fresh=True)
+        if wish.soft is not None:
+            self._memory.write("memory.soft_limit_in_bytes", str(wish.soft))
+        if wish.swap == 0 and not self._memsw:
+            self._memory.write("memory.swappiness", "0")
+        self._oom = listen(self._memory)
+        self._string()
+        if self._unified is not None:
+            self._events = self._unified.open("cgroup.events")
+
+    def procs_fds(self) -> tuple[int, ...]:
+        parts = [*self._companions, self._memory]  # memory last: what the child does before that is not charged to it
+        self._fds = self._fds or [part.open("cgroup.procs", WRITE) for part in parts]
+        return tuple(self._fds)
+
+    def set_limit(self, limit: int | None) -> int | None:
+        self._set(limit, fresh=False)
+        self._lent = False
+        self._string()
+        return self.limit
+
+    def _string(self) -> None:
+        """A new trip wire for the limit as it is now. An eventfd's registration ends with the eventfd."""
+        if self._tripped >= 0:
+            if self._epoll is not None:
+                self._epoll.unregister(self._tripped)
+            os.close(self._tripped)
+            self._tripped = -1
+        self._wire = None
+        if self._hold and self.limit is not None:
+            self._wire = self.limit - steep_gap(self.limit)
+            self._tripped = listen(self._memory, "memory.usage_in_bytes", str(self._wire))
+            if self._epoll is not None and self._tripped >= 0:
+                self._epoll.register(self._tripped, select.EPOLLIN)
+
+    def _set(self, limit: int | None, *, fresh: bool, lower: bool = False) -> None:
+        """memory <= memsw at every moment, or EINVAL: up from the outer file, down from the inner one."""
+        both = [(MEMORY, limit)]
+        if self._memsw:
+            both.append((MEMSW, None if limit is None or self._swap is None else limit + self._swap))
+        now = UNLIMITED if fresh or self.limit is None else self.limit
+        if not fresh and not lower and (limit is None or limit > now):
+            both.reverse()
+        if not (fresh and limit is None):
+            for file, value in both:
+                self._memory.write(file, str(-1 if value is None else value))
+        self.limit = self._read_back(limit)
+
+    def _read_back(self, asked: int | None) -> int | None:
+        got = number(self._memory.read(MEMORY))
+        effective = None if got is None or got >= UNLIMITED else got
+        wanted = None if asked is None or asked >= UNLIMITED else asked // PAGE * PAGE
+        if effective != wanted:
+            raise LimitError(f"the kernel made {got} of a limit of {asked} bytes in {self.path}")
+        return effective
+
+    def usage(self) -> int:
+        return int(self._memory.read("memory.usage_in_bytes"))
+
+    def need(self) -> int:
+        stat = keyed(self._memory.read("memory.stat"))
+        cache = stat.get("total_active_file", 0) + stat.get("total_inactive_file", 0)
+        return max(0, self.usage() - cache)
+
+    def peak(self) -> int | None:
+        return int(self._memory.read("memory.max_usage_in_bytes"))
+
+    def tally(self) -> Tally:
+        t = Tally()
+        self.hear()
+        t.limit = self.limit
+        t.usage = self.usage()
+        t.peak = self.peak()
+        if self._memsw and self._swap != 0:
+            t.swap_peak = int(self._memory.read("memory.memsw.max_usage_in_bytes")) - (t.peak or 0)
+        stat = keyed(self._memory.read("memory.stat"))
+        t.anon, t.file = stat.get("total_rss"), stat.get("total_cache")
+        t.kills = tree.sum_of(self._memory, "memory.oom_control", "oom_kill")
+        t.outer = self._host.outer() - self._outer_before
+        t.hits = sum(int(self._memory.read(f)) for f in self._failcnts())
+        t.own = max(0, self._own - t.outer) if self._oom >= 0 else t.hits
+        t.hits = max(t.hits, t.own)  # 6.18 counts no hits on memsw, which is the one that is hit where no swap is allowed
+        t.nested = t.kills > keyed(self._memory.read("memory.oom_control")).get("oom_kill", 0)
+        t.events = {"failcnt": t.hits, "oom": self._own, "oom_kill": t.kills}
+        t.cpu = self._cpu()
+        return t
+
+    def _failcnts(self) -> list[str]:
+        # With memsw == memory (no swap allowed) hits are counted on memsw alone.
+        return ["memory.failcnt", "memory.memsw.failcnt"] if self._memsw else ["memory.failcnt"]
+
+    def _cpu(self) -> float | None:
+        if self._unified is None or not self._unified.has("cpu.stat"):
+            return None
+        usec = keyed(self._unified.read("cpu.stat")).get("usage_usec")
+        return None if usec is None else usec / 1e6
+
+    def notice_fd(self) -> int:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            for fd in (self._oom, self._tripped):
+                if fd >= 0:
+                    self._epoll.register(fd, select.EPOLLIN)
+            if self._events >= 0:
+                self._epoll.register(self._events, select.EPOLLPRI)
+        return self._epoll.fileno()
+
+    def hear(self) -> Heard:
+        heard = Heard()
+        self._own += count(self._oom)
+        self.reflex()
+        heard.at_limit, self._news = self._news, False
+        heard.kills = keyed(self._memory.read("memory.oom_control")).get("oom_kill", 0)
+        heard.own = self._own
+        if self._events >= 0:
+            states = keyed(read_all(self._events))
+            heard.populated, heard.frozen = states.get("populated") == 1, states.get("frozen") == 1
+        return heard
+
+    def reflex(self) -> bool:
+        """Frozen first and asked afterwards: the wire fires once, on its way up, and a job charges 4 MB in a millisecond."""
+        if not self._hold or self._held or self._lent:
+            return self._held
+        tripped = count(self._tripped) > 0
+        if tripped:
+            self.freeze()
+        parked = keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
+        if parked or self._needs_it():
+            if not tripped:
+                self.freeze()
+            self._news = True
+        elif tripped:
+            self.thaw()  # page cache: the kernel will have it back
+        return self._held
+
+    def _needs_it(self) -> bool:
+        if self._wire is None or self.limit is None:
+            return False
+        return self.need() >= self._wire - (self.limit - self._wire) // 4  # the kernel looks at thresholds every 128 pages
+
+    def found_held(self) -> None:
+        self._held = self._news = True
+
+    def freeze(self) -> bool:
+        if self._lent:
+            self._take_back()
+        self._held = True
+        frozen = self._hold_still(still=True)
+        return frozen or keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
+
+    def thaw(self) -> None:
+        self._held = False
+        try:
+            self._hold_still(still=False)
+        except GroupError as e:
+            if e.errno not in {errno.ENOENT, errno.ENODEV}:  # a group that is gone holds nobody
+                raise
+
+    def lend(self) -> None:
+        if self.limit is not None and not self._lent:
+            limit = self.limit
+            self._set(limit + grace(limit), fresh=False)
+            self.limit, self._lent = limit, True
+
+    def _take_back(self) -> None:
+        """Back to the limit where that is possible: the kernel refuses (EBUSY) what it cannot squeeze out."""
+        limit, self._lent = self.limit, False
+        try:
+            self._set(limit, fresh=False, lower=True)
+        except GroupError as e:
+            if e.errno != errno.EBUSY:
+                raise
+        self._string()
+
+    def _hold_still(self, *, still: bool) -> bool:
+        if self._unified is not None and self._unified.has("cgroup.freeze"):
+            self._unified.write("cgroup.freeze", str(int(still)))
+            return keyed(self._unified.read("cgroup.events")).get("frozen") == int(still)
+        if self._freezer is not None:
+            state = "FROZEN" if still else "THAWED"
+            self._freezer.write("freezer.state", state)
+            return self._freezer.read("freezer.state").strip() == state
+        raise LimitError(
+            "this machine has no freezer, so a job cannot be paused",
+            "As root: 'mount -t cgroup2 none /sys/fs/cgroup/unified' (or '-t cgroup -o freezer')",
+        )
+
+    def reclaim(self, size: int | None) -> None:
+        """Squeeze out what can be had: page cache and, with swap, idle pages. Blocks: to be called aside."""
+        if size is None:
+            self._memory.write("memory.force_empty", "0")
+            return
+        if self.limit is None:
+            raise LimitError(
+                "v1 reclaims an amount by lowering the limit for a moment, and this job has none", "Leave the size away"
+            )
+        kept = self.limit
+        try:
+            self._set(max(PAGE, self.usage() - size), fresh=False, lower=True)
+        except GroupError as e:
+            if e.errno != errno.EBUSY:
+                raise
+        finally:
+            self._set(kept, fresh=False)
+
+    def tune(self, key: str, value: int | None) -> None:
+        """soft, swap (bytes) or swappiness, while it runs."""
+        if key == "soft":
+            self._memory.write("memory.soft_limit_in_bytes", str(-1 if value is None else value))
+        elif key == "swappiness":
+            self._memory.write("memory.swappiness", str(value))
+        else:
+            self._swap = value
+            self.set_limit(self.limit)
+
+    def kill(self) -> None:
+        if self._unified is not None and self._unified.has("cgroup.kill"):
+            self._unified.write("cgroup.kill", "1")
+        elif self._freezer is not None and self._freezer.has("freezer.state"):
+            self._freezer.write("freezer.state", "FROZEN")  # held still, no fork gets away
+        found = self.pids()
+        tree.kill_each(found)
+        if self._freezer is not None:
+            for group in tree.walk(self._freezer):  # SIGKILL waits for the thaw; also in groups that the job made
+                thaw_v1(group)
+        for pid in found:
+            let_go(pid)
+
+    def pids(self) -> list[int]:
+        found: set[int] = set()
+        for part in (self._memory, *self._companions):
+            found.update(tree.pids(part))
+        return sorted(found)
+
+    def remove(self) -> bool:
+        self._drop_small_cache()
+        clean = True
+        for run, part in zip(self._host.runs(), (self._memory, *self._companions), strict=True):
+            clean = tree.remove(run, part) and clean
+        return clean
+
+    def _drop_small_cache(self) -> None:
+        """A removed group stays in the kernel ("dying") for as long as a cached page is charged to it. A little is dropped
+        at once; a lot is left, because somebody may read it again and dropping it takes its time."""
+        try:
+            if 0 < self.usage() <= SMALL_CACHE:
+                self._memory.write("memory.force_empty", "0")
+        except GroupError:
+            return
+
+    def close(self) -> None:
+        for fd in [*self._fds, self._oom, self._tripped, self._events]:
+            if fd >= 0:
+                os.close(fd)
+        self._fds, self._oom, self._tripped, self._events = [], -1, -1, -1
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+        for part in (self._memory, *self._companions):
+            part.close()

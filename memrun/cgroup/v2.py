@@ -1,0 +1,399 @@
+"""cgroup v2: memory.max, memory.events, cgroup.kill.
+
+The rules of the tree (no processes in inner groups, controllers enabled from the top down) decide the layout:
+
+    our own group            where memrun was started; must be able to enable +memory for groups below it
+      memrun-PID-xxxx/       the run directory: an inner group, +memory, no limit of its own, never a process
+        NAME.1/              one job's attempt: a leaf; the job may make groups below it as it likes
+
+Our own group can enable controllers only while it holds no process, unless it is the root (of the machine, or of a
+container's namespace). Where memrun is the only one in it (`systemd-run --scope -p Delegate=yes memrun ...`), it moves
+itself into a leaf first; where others are, that is not ours to do, and the error says what to run instead.
+
+Holding a job at its limit (nobody else does that on v2): memory.high is a trip wire a little below memory.max (see wire_gap).
+The kernel slows the job there and wakes us; if what is charged is need and not page cache, the group is frozen, with its
+work intact. A job that only fills the page cache also touches memory.high, all the time: it is left to the kernel's reclaim.
+What a wire cannot stop is one system call that charges more than the gap before it comes back (MAP_POPULATE, mlock, one big
+write to a tmpfs): where we may (CAP_SYS_RESOURCE), launch.py makes such a job immune to the OOM killer, so that the call
+fails with ENOMEM or comes back short at memory.max instead of dying, and the 'oom' event freezes it all the same. Without
+that right such a call is killed and reported as oom-kill.
+
+Counting: memory.events is the subtree's (kills, wherever they happened), memory.events.local is this group's: its 'oom' counts
+the times that *our* limit left no way out. A kill without any of those was decided above us.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from memrun.cgroup import Heard, Tally, detect, grace, tree, wire_gap
+from memrun.cgroup.files import Dir, keyed, number, pids_in, read_all
+from memrun.errors import GroupError, LimitError, NoCgroupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.cgroup import Wish
+    from memrun.cgroup.detect import Setup
+
+PAGE = os.sysconf("SC_PAGESIZE")
+MAX, HIGH, SWAP = "memory.max", "memory.high", "memory.swap.max"
+WRITE = os.O_WRONLY | os.O_CLOEXEC
+
+
+class Host:
+    """memrun's own directory on v2."""
+
+    version = "v2"
+
+    def __init__(self, setup: Setup, name: str) -> None:
+        self.name = name
+        self._place, self._top = setup.memory or "", setup.memory_top or ""
+        self._base: Dir | None = None
+        self._run: Dir | None = None
+        self._self: Dir | None = None  # the leaf for memrun itself, where one is needed
+
+    def places(self) -> tuple[str, ...]:
+        return (f"{self._place}/{self.name}",)
+
+    def begin(self) -> None:
+        base = Dir(self._place)
+        try:
+            self._enable(base)
+            self._run = base.mkdir(self.name)
+            self._run.write("cgroup.subtree_control", "+memory")
+        except GroupError as e:
+            if self._run is not None:
+                base.rmdir(self.name)
+                self._run.close()
+                self._run = None
+            self._step_back(base)
+            base.close()
+            raise NoCgroupError(f"no memory group can be made: {e.what}", _remedy(e)) from None
+        self._base = base
+
+    def _enable(self, base: Dir) -> None:
+        """+memory for the groups below our own one."""
+        if "memory" in base.read("cgroup.subtree_control").split():
+            return
+        try:
+            base.write("cgroup.subtree_control", "+memory")
+        except GroupError as e:
+            ours = _family()
+            if e.errno != errno.EBUSY or not set(pids_in(base.read("cgroup.procs"))) <= ours:
+                raise
+            self._self = base.mkdir(f"memrun-self-{os.getpid()}")
+            _move(ours, self._self)
+            base.write("cgroup.subtree_control", "+memory")
+
+    def _step_back(self, base: Dir) -> None:
+        """Out of the leaf that we moved ourselves into, so that it can be removed; where somebody else uses the group by now, it stays."""
+        if self._self is None:
+            return
+        try:
+            base.write("cgroup.subtree_control", "-memory")
+            _move(_family(), base)
+            base.rmdir(self._self.path.rpartition("/")[2])
+        except GroupError:
+            return
+        finally:
+            self._self.close()
+            self._self = None
+
+    def create(self, name: str, wish: Wish) -> Group:
+        assert self._run is not None
+        leaf = self._run.mkdir(name)
+        group = None
+        try:
+            group = Group(self, leaf)
+            group.begin(wish)
+        except BaseException:
+            if group is not None:
+                group.close()
+            self._run.rmdir(name)
+            leaf.close()
+            raise
+        return group
+
+    def run(self) -> Dir:
+        """The run directory."""
+        assert self._run is not None
+        return self._run
+
+    def outer(self) -> int:
+        """Times that a group above our jobs was out of memory (counted there, local events only), as far as we may read."""
+        total, place = 0, self._place
+        while place.startswith(self._top) and place != self._top:
+            total += _oom_of(place)
+            place = place.rpartition("/")[0]
+        return total
+
+    def enclosing(self) -> int | None:
+        return tree.smallest_limit(self._place, self._top, MAX)
+
+    def spare(self) -> int | None:
+        return tree.spare(self._place, self._top, MAX, "memory.current")
+
+    def end(self) -> bool:
+        if self._base is None or self._run is None:
+            return True
+        if not tree.remove(self._base, self._run):
+            return False
+        self._step_back(self._base)
+        self._base.close()
+        self._run.close()
+        self._base = self._run = None
+        return True
+
+
+class Group:
+    """One job's leaf."""
+
+    version = "v2"
+
+    def __init__(self, host: Host, leaf: Dir) -> None:
+        self.path = leaf.path
+        self.limit: int | None = None
+        self._host = host
+        self._leaf = leaf
+        self._swap: int | None = 0
+        self._hold = False
+        self._wire: int | None = None
+        self._touched = (0, 0)  # 'high' and 'oom' events that were looked into already
+        self._held = False
+        self._news = False  # held by a look of ours, and not told yet
+        self._lent = False
+        self._fds: list[int] = []
+        self._epoll: select.epoll | None = None
+        self._events = leaf.open("memory.events")
+        self._local = leaf.open("memory.events.local") if leaf.has("memory.events.local") else -1
+        self._states = leaf.open("cgroup.events")
+        self._outer_before = host.outer()
+
+    def begin(self, wish: Wish) -> None:
+        """Set everything up, swap first: a limit without it would mean something else for a moment."""
+        self._swap, self._hold = wish.swap, wish.hold
+        if self._leaf.has(SWAP):  # absent where the kernel counts no swap
+            self._leaf.write(SWAP, "max" if wish.swap is None else str(wish.swap))
+        if wish.soft is not None:
+            self._leaf.write("memory.low", str(wish.soft))
+        if wish.oom_group and self._leaf.has("memory.oom.group"):
+            self._leaf.write("memory.oom.group", "1")
+        self.set_limit(wish.limit)
+
+    def procs_fds(self) -> tuple[int, ...]:
+        self._fds = self._fds or [self._leaf.open("cgroup.procs", WRITE)]
+        return tuple(self._fds)
+
+    def set_limit(self, limit: int | None) -> int | None:
+        lower = limit is not None and (self.limit is None or limit < self.limit)
+        if lower:
+            self._string(limit)
+        self._write_max(limit)
+        if not lower:
+            self._string(limit)
+        self._lent = False
+        self.limit = None if limit is None else limit // PAGE * PAGE
+        return self.limit
+
+    def _write_max(self, limit: int | None) -> None:
+        self._leaf.write(MAX, "max" if limit is None else str(limit))
+        got = number(self._leaf.read(MAX))
+        if got != (None if limit is None else limit // PAGE * PAGE):
+            raise LimitError(f"the kernel made {got} of a limit of {limit} bytes in {self.path}")
+
+    def _string(self, limit: int | None) -> None:
+        """The trip wire for a limit, where there is to be one."""
+        if not self._hold:
+            return
+        self._wire = None if limit is None else limit - wire_gap(limit)
+        self._leaf.write(HIGH, "max" if self._wire is None else str(self._wire))
+
+    def usage(self) -> int:
+        return int(self._leaf.read("memory.current"))
+
+    def need(self) -> int:
+        stat = keyed(self._leaf.read("memory.stat"))
+        cache = stat.get("active_file", 0) + stat.get("inactive_file", 0) + stat.get("slab_reclaimable", 0)
+        return max(0, self.usage() - cache)
+
+    def peak(self) -> int | None:
+        return self._number("memory.peak")  # since 5.19
+
+    def tally(self) -> Tally:
+        t = Tally()
+        events = keyed(read_all(self._events))
+        local = keyed(read_all(self._local)) if self._local >= 0 else events
+        stat = keyed(self._leaf.read("memory.stat"))
+        t.limit = self.limit
+        t.usage = self.usage()
+        t.peak = self.peak()
+        t.swap_peak = self._number("memory.swap.peak")
+        t.anon, t.file = stat.get("anon"), stat.get("file")
+        t.kills = events.get("oom_kill", 0)
+        t.own = local.get("oom", 0)
+        t.nested = events.get("oom", 0) > t.own
+        t.outer = self._host.outer() - self._outer_before
+        t.hits = events.get("max", 0)
+        t.events = events
+        usec = keyed(self._leaf.read("cpu.stat")).get("usage_usec")
+        t.cpu = None if usec is None else usec / 1e6
+        return t
+
+    def _number(self, file: str) -> int | None:
+        return number(self._leaf.read(file)) if self._leaf.has(file) else None
+
+    def notice_fd(self) -> int:
+        """memory.events and cgroup.events signal by POLLPRI, which an event loop's "readable" does not see: an epoll of our own
+        sees it, and is itself readable then. It stays so until the files are read again through these very descriptors."""
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._epoll.register(self._events, select.EPOLLPRI)
+            self._epoll.register(self._states, select.EPOLLPRI)
+        return self._epoll.fileno()
+
+    def hear(self) -> Heard:
+        heard = Heard()
+        self._look(keyed(read_all(self._events)))
+        heard.at_limit, self._news = self._news, False
+        events, states = keyed(read_all(self._events)), keyed(read_all(self._states))
+        heard.kills, heard.own = events.get("oom_kill", 0), events.get("oom", 0)
+        heard.populated, heard.frozen = states.get("populated") == 1, states.get("frozen") == 1
+        return heard
+
+    def reflex(self) -> bool:
+        return self._look(keyed(self._leaf.read("memory.events")))
+
+    def _look(self, events: dict[str, int]) -> bool:
+        """At its limit? Then it is frozen here and now: every millisecond later is memory charged beyond the wire."""
+        if not self._hold or self._held or self._lent:
+            return self._held
+        touched = (events.get("high", 0), events.get("oom", 0))
+        before, self._touched = self._touched, touched
+        if touched == before or self._wire is None:
+            return False
+        gap = (self.limit or 0) - self._wire
+        if touched[1] > before[1] or self.need() >= self._wire - gap // 2:
+            self.freeze()
+            self._news = True
+        return self._held
+
+    def found_held(self) -> None:
+        self._held = self._news = True
+
+    def freeze(self) -> bool:
+        if self._lent:
+            self._lent = False
+            if self.limit is not None and self.usage() <= self.limit:
+                self._write_max(self.limit)  # lowered below what is used it would kill
+            self._string(self.limit)
+        self._held = True
+        self._leaf.write("cgroup.freeze", "1")
+        return keyed(self._leaf.read("cgroup.events")).get("frozen") == 1
+
+    def thaw(self) -> None:
+        self._held = False
+        if self._leaf.has("cgroup.freeze"):  # a group that is gone holds nobody
+            self._leaf.write("cgroup.freeze", "0")
+
+    def lend(self) -> None:
+        if self.limit is not None and not self._lent:
+            self._lent = True
+            self._leaf.write(MAX, str(self.limit + grace(self.limit)))
+            self._leaf.write(HIGH, "max")
+
+    def reclaim(self, size: int | None) -> None:
+        """Squeeze out what can be had: page cache and, with swap, idle pages. Blocks: to be called aside."""
+        wanted = self.usage() if size is None else size
+        try:
+            self._leaf.write("memory.reclaim", str(wanted))  # since 5.19
+        except GroupError as e:
+            if e.errno != errno.EAGAIN:  # less than that could be had
+                raise
+
+    def tune(self, key: str, value: int | None) -> None:
+        """soft, swap (bytes) or swappiness, while it runs."""
+        if key == "swappiness":
+            raise LimitError("cgroup v2 has no swappiness of a group's own", "Use swap=SIZE")
+        if key == "soft":
+            self._leaf.write("memory.low", "max" if value is None else str(value))
+        else:
+            self._swap = value
+            self._leaf.write(SWAP, "max" if value is None else str(value))
+
+    def kill(self) -> None:
+        if self._leaf.has("cgroup.kill"):  # since 5.14
+            try:
+                self._leaf.write("cgroup.kill", "1")
+            except GroupError as e:
+                if e.errno != errno.EOPNOTSUPP:  # a threaded group
+                    raise
+            else:
+                return
+        tree.kill_each(self.pids())
+
+    def pids(self) -> list[int]:
+        return sorted(set(tree.pids(self._leaf)))
+
+    def remove(self) -> bool:
+        return tree.remove(self._host.run(), self._leaf)
+
+    def close(self) -> None:
+        for fd in [*self._fds, self._events, self._local, self._states]:
+            if fd >= 0:
+                os.close(fd)
+        self._fds, self._events, self._local, self._states = [], -1, -1, -1
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+        self._leaf.close()
+
+
+def _family() -> set[int]:
+    """memrun and its children (the hand): who is ours to move."""
+    mine = os.getpid()
+    family = {mine}
+    for word in os.listdir("/proc"):
+        if word.isdigit():
+            try:
+                with open(f"/proc/{word}/stat", "rb") as f:
+                    parent = int(f.read().rpartition(b")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if parent == mine:
+                family.add(int(word))
+    return family
+
+
+def _move(pids: set[int], group: Dir) -> None:
+    for pid in pids:
+        try:
+            group.write("cgroup.procs", str(pid))
+        except GroupError as e:
+            if e.errno != errno.ESRCH:
+                raise
+
+
+def _oom_of(place: str) -> int:
+    try:
+        group = Dir(place)
+    except GroupError:
+        return 0
+    try:
+        return keyed(group.read("memory.events.local")).get("oom", 0)
+    except GroupError:
+        return 0
+    finally:
+        group.close()
+
+
+def _remedy(e: GroupError) -> str:
+    if e.errno == errno.EROFS:
+        return "In a container: start it with --privileged, or with --security-opt writable-cgroups=true (docker 28 or newer)"
+    if e.errno == errno.EBUSY:
+        return "Other processes share memrun's own group; run it as 'systemd-run --scope -p Delegate=yes memrun ...'"
+    if e.errno in {errno.EACCES, errno.EPERM}:
+        own = detect.own().get("", "/")
+        return f"memrun's own group is {own}; run it as 'systemd-run --user --scope -p Delegate=yes memrun ...'"
+    return ""

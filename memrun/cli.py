@@ -1,0 +1,235 @@
+"""The order of work of the command line, and the one `except MemrunError`.
+
+First the signals are held (they stay so: see watch.signal_fd), then parse, make the group, start the command; whatever is
+heavy comes after that. A short look lets a command that is already done be reported without trio at all.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from memrun import errors, signals
+from memrun.guard import hurry
+from memrun.job import Attempt, Site
+from memrun.options import SECTIONS, Spec, nearest, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memrun.record import Record
+    from memrun.supervisor import Run
+
+SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
+
+USAGE = """\
+memrun --limit 5M -- ./mem-allocate     run a command under a memory limit
+memrun ps | show NAME | events [-f]     what runs under memrun, and how it fares
+memrun raise NAME SIZE                  give a running or paused job another limit (7M, +2G, x1.5)
+memrun pause | resume | restart | stop | kill NAME
+memrun signal NAME SIGNAL | set NAME KEY=VALUE... | reclaim NAME [SIZE] | wait NAME
+memrun doctor                           what this machine allows, and what mends the rest
+memrun --help | --version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    mask = signals.block(signals.HEARD)
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words, mask)
+    except errors.MemrunError as e:
+        say(str(e))
+        return e.status
+    except BrokenPipeError:  # the reader of our own output left (memrun --help | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return errors.FAILED
+
+
+def say(text: str) -> None:
+    """One line on stderr, in one write; a closed stderr is nobody to tell."""
+    try:
+        os.write(2, f"memrun: {text}\n".encode(errors="replace"))
+    except OSError:
+        return
+
+
+def _dispatch(words: list[str], mask: frozenset[int]) -> int:
+    first = words[0] if words else ""
+    if first in {"--help", "-h", "help"}:
+        sys.stdout.write(help_text())
+        return errors.SUCCESS
+    if first in {"--version", "-V"}:
+        from memrun import __version__
+
+        sys.stdout.write(f"memrun {__version__}\n")
+        return errors.SUCCESS
+    if not first:
+        raise errors.UsageError("nothing to run", "Try: memrun --limit 500M -- COMMAND, or memrun --help")
+    if first.startswith("-"):
+        return one_shot(words, mask)
+    verb = VERBS.get(first)
+    if verb is None:
+        raise errors.UsageError(f"{first!r} is not a memrun command", _meant(first))
+    return verb(words[1:], mask)
+
+
+def _meant(word: str) -> str:
+    hint = nearest(word, VERBS)
+    if hint:
+        return hint
+    return f"To run it: memrun --limit 500M -- {word}" if "/" in word else "See memrun --help"
+
+
+def one_shot(words: list[str], mask: frozenset[int]) -> int:
+    """memrun [run] OPTIONS -- COMMAND."""
+    if "--help" in words[: words.index("--") if "--" in words else len(words)]:
+        sys.stdout.write(help_text())
+        return errors.SUCCESS
+    spec = parse(words)
+    if not spec.command:
+        raise errors.UsageError("no command was given", "Try: memrun --limit 500M -- COMMAND")
+    spec.mask = mask
+    if spec.report:
+        from memrun import report
+
+        report.check_writable(spec.report)
+    record = _live(spec)
+    return _tell(spec, record)
+
+
+def _live(spec: Spec) -> Record:
+    site = Site()
+    try:
+        attempt = Attempt(site, spec, guarded=True)
+        try:
+            done = _already_done(attempt, spec)
+            if not done:
+                import trio  # noqa: F401  (the command runs by now)
+
+                from memrun import supervisor  # noqa: F401
+            attempt.relieve()
+        except BaseException:
+            attempt.abandon()
+            raise
+        return attempt.finish("") if done else _supervise(site, attempt)
+    finally:
+        site.close()
+
+
+def _already_done(attempt: Attempt, spec: Spec) -> bool:
+    """A short look: whether the command has ended, nothing is left of it, and it is not to be started again."""
+    if spec.on_oom == "restart" or spec.restart != "no":
+        return False
+    poll = select.poll()
+    poll.register(attempt.child.pidfd, select.POLLIN)
+    poll.poll(SHORT_LOOK)
+    return attempt.child.reap() is not None and not attempt.group.pids()
+
+
+def _supervise(site: Site, attempt: Attempt) -> Record:
+    import trio
+
+    from memrun import supervisor, watch
+
+    if attempt.holds:
+        hurry()
+    fd = watch.signal_fd()
+    try:
+        return trio.run(_in_company, supervisor.Run(site, attempt), fd)
+    finally:
+        os.close(fd)
+
+
+async def _in_company(run: Run, fd: int) -> Record:
+    """The run, and beside it the desk where other memruns ask and command."""
+    import trio
+
+    from memrun.control import serve
+    from memrun.desk import Desk
+
+    loud = not run.spec.quiet
+    desk = Desk(lambda line: say(line) if loud else None)
+    desk.take(run)
+    failure: errors.MemrunError | None = None
+    record: Record | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, desk, lambda line: say(line) if run.spec.verbose else None, run.over)
+        try:
+            record = await run.live(fd)
+        except errors.MemrunError as e:
+            failure = e  # out of a nursery it would come as a group
+        finally:
+            run.over.set()
+            desk.close()
+    if failure is not None or record is None:
+        raise failure or errors.MemrunError("the run ended without a result")
+    return record
+
+
+def _tell(spec: Spec, record: Record) -> int:
+    if not record.ok or spec.report or spec.verbose:
+        from memrun import report  # nothing to say, nothing to load
+
+        line = report.verdict(record)
+        if line and not spec.quiet:
+            say(line)
+        if spec.report:
+            report.write(spec.report, report.to_json(record))
+    if record.signal == signals.INT and record.result == "signal":
+        _die_of_it(signals.INT)
+    return record.status
+
+
+def _die_of_it(number: int) -> None:
+    """A shell goes on with its script after a command that exits 130, but not after one that died of the Ctrl-C."""
+    signals.default(number)
+    os.kill(os.getpid(), number)
+    signals.set_mask(signals.every() - {number})
+
+
+def help_text() -> str:
+    """Everything that a first-time user needs."""
+    lines = ["Run a command under a memory limit, and decide what happens when memory runs out.\n\n", USAGE]
+    for title, section in SECTIONS:
+        lines.append(f"\n{title}:\n")
+        for option in section:
+            names = f"{option.short + ', ' if option.short else '    '}{option.flag} {option.metavar}".rstrip()
+            first, *rest = option.help.split("\n")
+            lines.append(f"  {names:<26} {first}\n" + "".join(f"{'':29}{line}\n" for line in rest))
+    lines.append(STATUSES)
+    return "".join(lines)
+
+
+STATUSES = """
+exit status: the command's own; 128+n if it died of signal n (137: killed, also at the limit);
+  124 timed out, 125 memrun itself failed, 126 not executable, 127 not found.
+  Why it ended is in one line on stderr, and in the record (--report FILE).
+"""
+
+
+def _doctor(words: list[str], _mask: frozenset[int]) -> int:
+    from memrun.doctor import main as examine
+
+    return examine(words)
+
+
+def _verb(name: str) -> Callable[[list[str], frozenset[int]], int]:
+    def act(words: list[str], mask: frozenset[int]) -> int:
+        from memrun import verbs
+
+        signals.set_mask(mask)  # nothing of ours runs here: Ctrl-C may do what it does
+        return verbs.act(name, words)
+
+    return act
+
+
+ASKING = ("ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal", "show", "set", "reclaim", "events", "wait")
+VERBS: dict[str, Callable[[list[str], frozenset[int]], int]] = {
+    "run": one_shot,
+    "doctor": _doctor,
+    **{name: _verb(name) for name in ASKING},
+}

@@ -1,0 +1,203 @@
+"""The socket through which another memrun asks and commands: a unix socket, 0600 in a 0700 directory, same user or root only.
+
+One JSON object a line comes in, one (for `events` many) goes out. There is a fixed list of verbs, and none of them starts a program.
+Lines, clients and silence are bounded; garbage is refused with one line. No client can hold up the supervisor: answers are
+sent by a task of the client's own, and who reads too slowly is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from memrun.clients import directory
+from memrun.errors import MemrunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Words = dict[str, object]
+VERBS = {"ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal", "show", "set", "reclaim", "wait", "events"}
+LONGEST = 1 << 16  # bytes of a request
+MOST = 64  # clients at a time
+SILENCE = 10.0  # seconds that a client may take to say something
+LAST_WORDS = 0.3  # seconds for answers that are under way when the last job has ended
+SLOW = 5.0  # seconds that it may take to read an answer
+
+
+class Answerer(Protocol):
+    """Who knows the jobs: see desk.py."""
+
+    def jobs(self) -> list[Words]:
+        """One row for each job."""
+
+    async def command(self, name: str, verb: str, words: Words) -> Words:
+        """Carry it out, or MemrunError."""
+
+    def subscribe(self) -> trio.MemoryReceiveChannel[Words]:
+        """Events from now on."""
+
+
+async def serve(answerer: Answerer, remark: Callable[[str], None], over: trio.Event) -> None:
+    """Listen until it is over. Where there is no place for a socket the job runs all the same; `remark` is told."""
+    place = directory(make=True)
+    if place is None:
+        remark("no directory for a control socket: this job cannot be raised, paused or listed from outside")
+        return
+    path = f"{place}/{os.getpid()}.sock"
+    try:
+        wire = _bound(path)
+    except OSError as e:
+        remark(f"no control socket: {e}")
+        return
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_accept, wire, answerer, nursery)
+            await over.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+            wire.close()
+    finally:
+        wire.close()
+        _unlink(path)
+
+
+async def _accept(wire: trio.socket.SocketType, answerer: Answerer, nursery: trio.Nursery) -> None:
+    gate = trio.CapacityLimiter(MOST)
+    while True:
+        try:
+            client, _ = await wire.accept()
+        except trio.ClosedResourceError:
+            return
+        except OSError:
+            await trio.sleep(SILENCE / 100)  # out of descriptors: not our reason to end
+            continue
+        nursery.start_soon(_attend, client, answerer, gate)
+
+
+def _bound(path: str) -> trio.socket.SocketType:
+    """Bound and private before anybody can connect: the mode is set before listen."""
+    _unlink(path)  # of a memrun with our pid, which is therefore dead
+    wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        wire.bind(path)
+        os.chmod(path, 0o600)
+        wire.listen(128)
+    except OSError:
+        wire.close()
+        raise
+    finally:
+        os.umask(before)
+    return trio.socket.from_stdlib_socket(wire)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
+async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio.CapacityLimiter) -> None:
+    try:
+        gate.acquire_nowait()
+    except trio.WouldBlock:
+        client.close()
+        return
+    try:
+        if _may(client):
+            await _converse(client, answerer)
+    except OSError:
+        return  # it left
+    finally:
+        gate.release()
+        client.close()
+
+
+def _may(client: trio.socket.SocketType) -> bool:
+    """The kernel says who it is: the same user, or root."""
+    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return uid in {0, os.geteuid()}
+
+
+async def _converse(client: trio.socket.SocketType, answerer: Answerer) -> None:
+    held = b""
+    while True:
+        with trio.move_on_after(SILENCE) as patience:
+            while b"\n" not in held and len(held) <= LONGEST:
+                more = await client.recv(4096)
+                if not more:
+                    return
+                held += more
+        if patience.cancelled_caught:
+            return
+        line, found, held = held.partition(b"\n")
+        words = _parsed(line) if found else None
+        if words is None:
+            await _say(client, {"ok": False, "error": "that is not a request", "remedy": "One JSON object a line"})
+            return
+        if words["verb"] == "events":
+            await _stream(client, answerer, words)
+            return
+        await _say(client, await _answer(answerer, words))
+
+
+def _parsed(line: bytes) -> Words | None:
+    """A request with a verb that there is, or None."""
+    try:
+        words = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return words if isinstance(words, dict) and words.get("verb") in VERBS else None
+
+
+async def _answer(answerer: Answerer, words: Words) -> Words:
+    try:
+        if words["verb"] == "ps":
+            return {"ok": True, "jobs": answerer.jobs()}
+        return {"ok": True, **await answerer.command(str(words.get("name")), str(words["verb"]), words)}
+    except MemrunError as e:
+        return {"ok": False, "error": e.what, "remedy": e.remedy}
+
+
+async def _stream(client: trio.socket.SocketType, answerer: Answerer, words: Words) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_it_leaves, client, nursery.cancel_scope)
+        nursery.start_soon(_tell, client, answerer, words)
+
+
+async def _tell(client: trio.socket.SocketType, answerer: Answerer, words: Words) -> None:
+    async with answerer.subscribe() as lines:
+        try:
+            await _say(client, {"ok": True})
+            async for line in lines:
+                if words.get("name") in {None, "", line.get("name")}:
+                    await _say(client, line)
+        except OSError:
+            return
+        finally:
+            client.shutdown(socket.SHUT_RDWR)  # ends the other task, too
+
+
+async def _until_it_leaves(client: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+    try:
+        while await client.recv(4096):
+            continue
+    except OSError:
+        return
+    finally:
+        scope.cancel()
+
+
+async def _say(client: trio.socket.SocketType, words: Words) -> None:
+    data = json.dumps(words, default=str).encode() + b"\n"
+    with trio.move_on_after(SLOW) as patience:
+        while data:
+            data = data[await client.send(data) :]
+    if patience.cancelled_caught:
+        raise BrokenPipeError

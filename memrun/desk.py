@@ -1,0 +1,232 @@
+"""What another memrun may ask and command of this one's jobs, put into events and answers. The socket is control.py's affair.
+
+Commands are steps of the policy like everything else: checked here (is there such a job, does the new limit hold what it uses), sent
+through the same mailbox, and answered when they have been carried out.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from memrun import events, signals, states
+from memrun.aside import aside
+from memrun.cgroup import details
+from memrun.errors import GroupError, JobNameError, RefusedError, UsageError
+from memrun.job import iso
+from memrun.options import FLOOR
+from memrun.units import adjusted, format_size, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memrun.cgroup import Group
+    from memrun.supervisor import Run
+
+Words = dict[str, object]
+NAMES = {
+    states.Running: "RUNNING",
+    states.Draining: "RUNNING",
+    states.Paused: "PAUSED",
+    states.Lent: "PAUSED",
+    states.Ending: "STOPPING",
+    states.Settling: "STOPPING",
+    states.Waiting: "BACKOFF",
+    states.Over: "EXITED",
+}
+BACKLOG = 256  # events that a reader may be behind before it is dropped
+
+
+class Desk:
+    """Answers for the jobs of one memrun."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """`say`: one line for whoever started this memrun."""
+        self._say = say
+        self.runs: dict[str, Run] = {}
+        self._since: dict[str, str] = {}
+        self._readers: list[trio.MemorySendChannel[Words]] = []
+
+    def take(self, run: Run) -> None:
+        """Answer for this run, too."""
+        self.runs[run.spec.name] = run
+        run.hear = lambda told: self.hear(run, told)
+        self._since[run.spec.name] = iso(time.time())
+
+    def hear(self, run: Run, told: events.Event | events.Tell) -> None:
+        """One event, for those who follow."""
+        line: Words = {"at": iso(time.time()), "name": run.spec.name}
+        if isinstance(told, events.Tell):
+            hint = f"; to give it more: memrun raise {run.spec.name} SIZE" if told.event == "paused" else ""
+            self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
+            line |= {"event": told.event, "text": told.text}
+        else:
+            facts = {key: getattr(told, key) for key in told.__slots__ if key != "at"}
+            line |= {"event": type(told).__name__.lower(), **facts}
+        for reader in list(self._readers):
+            try:
+                reader.send_nowait(line)
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                self._readers.remove(reader)  # too slow, or gone: never waited for
+                reader.close()
+
+    def subscribe(self) -> trio.MemoryReceiveChannel[Words]:
+        """All events from now on; it ends when the last run has."""
+        send, receive = trio.open_memory_channel[Words](BACKLOG)
+        self._readers.append(send)
+        return receive
+
+    def close(self) -> None:
+        """No more events."""
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
+
+    def jobs(self) -> list[Words]:
+        """One row for each job, as `ps --json` prints it."""
+        return [self._row(run) for run in self.runs.values()]
+
+    def _row(self, run: Run) -> Words:
+        group, alive = run.attempt.group, run.alive
+        return {
+            "name": run.spec.name,
+            "file": None,
+            "state": NAMES[type(run.state.phase)],
+            "pid": run.attempt.child.pid,
+            "cgroup": group.path,
+            "limit": group.limit if alive else run.state.limit,
+            "usage": group.usage() if alive else None,
+            "peak": group.peak() if alive else None,
+            "attempt": len(run.records) + int(alive),
+            "since": self._since[run.spec.name],
+            "result": run.record.result if run.record else None,
+        }
+
+    async def command(self, name: str, verb: str, words: Words) -> Words:
+        """Carry out one verb; MemrunError says why not."""
+        run = self.runs.get(name)
+        if run is None:
+            raise JobNameError(f"no job {name!r} is running here", "memrun ps lists those that are")
+        act = COMMANDS.get(verb)
+        if act is None:
+            raise UsageError(f"{verb!r} is nothing that can be asked of a job")
+        return await act(run, words)
+
+
+def _living(run: Run) -> Group:
+    if not run.alive:
+        raise RefusedError(f"{run.spec.name} is not running at the moment")
+    return run.attempt.group
+
+
+async def _raise(run: Run, words: Words) -> Words:
+    group = _living(run)
+    before = group.limit
+    limit = adjusted(str(words.get("size", "")), before, run.site.whole())
+    if limit is not None and limit < FLOOR:
+        raise RefusedError(f"a limit of {format_size(limit)} is below the floor of {format_size(FLOOR)}")
+    if limit is not None and (before is None or limit < before):
+        await _make_room(run, limit, squeeze=bool(words.get("reclaim")))
+    run.command(events.RaiseAsked(trio.current_time(), limit))
+    enclosing = run.site.host.enclosing()
+    answer: Words = {"from": before, "to": group.limit}
+    if enclosing is not None and (limit is None or limit > enclosing):
+        answer["note"] = f"an enclosing group allows {format_size(enclosing)} only"
+    return answer
+
+
+async def _make_room(run: Run, limit: int, *, squeeze: bool) -> None:
+    """Lowering below what is used would kill (v2) or fail (v1): refused, or squeezed first where that was asked for."""
+    group = run.attempt.group
+    if squeeze and group.usage() > limit:
+        await _aside(run, group, group.usage() - limit)
+    need = group.usage() if not squeeze else group.need()
+    if need >= limit:
+        peak = group.peak()
+        said = f"{run.spec.name} uses {format_size(group.usage())} (peak {format_size(peak)}), more than {format_size(limit)}"
+        raise RefusedError(said, "" if squeeze else "With --reclaim, page cache and idle pages are squeezed out first")
+
+
+async def _aside(run: Run, group: Group, size: int | None) -> None:
+    failed = await aside(lambda: group.reclaim(size))
+    if failed and run.alive and failed != 16:  # EBUSY: some of it could not be had
+        raise GroupError("reclaim from", group.path, failed)
+
+
+async def _reclaim(run: Run, words: Words) -> Words:
+    group = _living(run)
+    size = words.get("size")
+    before = group.usage()
+    wanted = None if size in {None, ""} else adjusted(str(size), group.limit, run.site.whole())
+    await _aside(run, group, wanted)
+    return {"before": before, "after": group.usage() if run.alive else 0}
+
+
+async def _set(run: Run, words: Words) -> Words:
+    group = _living(run)
+    values = words.get("values")
+    if not isinstance(values, dict) or not values:
+        raise UsageError("nothing to set", "Try: limit=1G soft=500M swap=0 swappiness=10")
+    answer: Words = {}
+    for key, text in values.items():
+        if key == "limit":
+            answer |= await _raise(run, {"size": text})
+        elif key in {"soft", "swap"}:
+            group.tune(key, run.site.size(parse_size(str(text))))
+        elif key == "swappiness" and str(text).isdecimal() and int(str(text)) <= 200:
+            group.tune(key, int(str(text)))
+        else:
+            raise UsageError(f"{key}={text} cannot be set", "Keys are limit, soft, swap (sizes) and swappiness (0 to 200)")
+    return answer
+
+
+async def _show(run: Run, _words: Words) -> Words:
+    group = _living(run)
+    return {"rows": [{"what": what, "value": value, "meaning": meaning} for what, value, meaning in details.rows(group)]}
+
+
+async def _signal(run: Run, words: Words) -> Words:
+    _living(run)
+    run.command(events.SignalAsked(trio.current_time(), signals.parse(str(words.get("signal", "")))))
+    return {}
+
+
+async def _wait(run: Run, _words: Words) -> Words:
+    await run.over.wait()
+    assert run.record is not None
+    return {"result": run.record.result, "status": run.record.status}
+
+
+async def _pause(run: Run, _words: Words) -> Words:
+    _living(run)
+    run.command(events.PauseAsked(trio.current_time()))
+    return {}
+
+
+async def _resume(run: Run, _words: Words) -> Words:
+    _living(run)
+    run.command(events.ResumeAsked(trio.current_time()))
+    return {}
+
+
+async def _restart(run: Run, _words: Words) -> Words:
+    run.command(events.RestartAsked(trio.current_time()))
+    return {}
+
+
+async def _stop(run: Run, _words: Words) -> Words:
+    run.command(events.StopAsked(trio.current_time()))
+    return {}
+
+
+async def _kill(run: Run, _words: Words) -> Words:
+    run.command(events.KillAsked(trio.current_time()))
+    return {}
+
+
+COMMANDS = {
+    "raise": _raise, "pause": _pause, "resume": _resume, "restart": _restart, "stop": _stop, "kill": _kill,
+    "signal": _signal, "show": _show, "set": _set, "reclaim": _reclaim, "wait": _wait,
+}  # fmt: skip

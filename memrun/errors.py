@@ -1,0 +1,71 @@
+"""Everything that memrun says when it cannot: a short family of errors, and the exit-status table.
+
+An error carries facts in fields; `str()` is one sentence, and a remedy, where there is one, is the second.
+This is the only home of 124, 125, 126, 127 and 128+n.
+"""
+
+from __future__ import annotations
+
+import os
+
+SUCCESS = 0
+TIMED_OUT = 124  # GNU timeout
+FAILED = 125  # memrun itself (GNU env, timeout, docker)
+NOT_EXECUTABLE = 126  # found, but cannot be run (POSIX shells)
+NOT_FOUND = 127
+
+
+def died_of(signal: int) -> int:
+    """Exit status of a command that died of a signal, as shells count it."""
+    return 128 + signal
+
+
+class MemrunError(Exception):
+    """What the user is told: `what` happened, and the `remedy` if there is one."""
+
+    status = FAILED
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.remedy}" if self.remedy else self.what
+
+
+class UsageError(MemrunError):
+    """The command line, or a value on it, makes no sense."""
+
+
+class NoCgroupError(MemrunError):
+    """This machine, or this place on it, gives no memory cgroup; the remedy says how to get one."""
+
+
+class GroupError(MemrunError):
+    """One operation on a kernel control file failed: which, on what, with what data."""
+
+    def __init__(self, op: str, path: str, errno: int, data: str = "", remedy: str = "") -> None:
+        said = f" {data!r} to" if data else ""
+        super().__init__(f"cannot {op}{said} {path}: {os.strerror(errno)}", remedy)
+        self.op, self.path, self.errno, self.data = op, path, errno, data
+
+
+class LimitError(MemrunError):
+    """A limit cannot be set, or the kernel made something else of it."""
+
+
+class LaunchError(MemrunError):
+    """The command did not start; `status` is 126, 127, or 125 where memrun is to blame."""
+
+    def __init__(self, what: str, status: int, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.status = status
+
+
+class JobNameError(MemrunError):
+    """A name that no running memrun answers to, or that more than one does."""
+
+
+class RefusedError(MemrunError):
+    """A command to a running job that would do harm, or makes no sense in its state."""

@@ -1,0 +1,106 @@
+"""The dead man's hand: a tiny process that ends the jobs and removes their groups if memrun dies without doing so.
+
+It holds the read end of a pipe whose write end memrun holds. memrun's normal end says "done" there; any other end (SIGKILL,
+OOM, a crash) is the end of the pipe, and the hand kills everything in the run directories, lets go of what holds it
+(freezer, parked at a limit), and removes them. It starts *before* there is anything to clean up, in a session of its
+own, so that no moment is uncovered and no terminal or process-group signal reaches it.
+
+Why a shell: it must be small (the interpreter and its copied pages are 10 MB; dash is some 100 KB of its own), and sure:
+it is one exec away from everything Python, reacts without needing memory that a Python would need, and its whole text is
+below. PDEATHSIG is no substitute: it ends one process, not a tree, and the standard library has no call for it.
+
+The write end is close-on-exec and inherited by a child between fork and exec: see launch.py why that is needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from memrun import signals
+from memrun.errors import LaunchError
+
+SCRIPT = """: memrun: ends the job if memrun dies
+trap '' HUP INT QUIT TERM USR1 USR2 TSTP
+read -r said
+[ "$said" = done ] && exit 0
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+end() {
+  for below in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ -d "$below" ] && end "${below%/}"; done
+  [ -e "$1/cgroup.kill" ] && echo 1 > "$1/cgroup.kill"
+  [ -e "$1/memory.oom_control" ] && echo 0 > "$1/memory.oom_control"
+  while read -r pid; do kill -9 "$pid"; done < "$1/cgroup.procs"
+  [ -e "$1/freezer.state" ] && echo THAWED > "$1/freezer.state"
+  rmdir "$1"
+}
+left=200
+while [ $left -gt 0 ]; do
+  again=
+  for run in "$@"; do [ -d "$run" ] && end "$run" && [ -d "$run" ] || [ -d "$run" ] && again=1; done
+  [ "$again" ] || exit 0
+  left=$((left - 1))
+  sleep 0.05 || sleep 1
+done
+"""
+
+
+class Hand:
+    """The waiting process and our end of its pipe."""
+
+    __slots__ = ("_pipe", "pid")
+
+    def __init__(self, pid: int, pipe: int) -> None:
+        self.pid = pid
+        self._pipe = pipe
+
+    def dismiss(self) -> None:
+        """All is clean: let it go, and reap it."""
+        if self._pipe >= 0:
+            _say_done(self._pipe)
+            self._leave()
+
+    def _leave(self) -> None:
+        pipe, self._pipe = self._pipe, -1
+        os.close(pipe)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            return
+
+    def clench(self) -> None:
+        """Let it do its work now, and wait until it has: for the cases in which memrun itself cannot."""
+        if self._pipe >= 0:
+            self._leave()
+
+
+def _say_done(pipe: int) -> None:
+    try:
+        os.write(pipe, b"done\n")
+    except BrokenPipeError:  # somebody killed it; it is still ours to reap
+        return
+
+
+def spread(places: tuple[str, ...]) -> Hand:
+    """Start the hand over these directories (they need not exist yet)."""
+    theirs, ours = os.pipe()
+    actions = [
+        (os.POSIX_SPAWN_DUP2, theirs, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+    ]
+    try:
+        pid = os.posix_spawn(
+            "/bin/sh",
+            ["sh", "-c", SCRIPT, "memrun-hand", *places],
+            {},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=sorted({signals.CHLD, signals.CONT}),
+        )
+    except OSError as e:
+        os.close(ours)
+        raise LaunchError(f"cannot start a process: {os.strerror(e.errno or errno.EIO)}", 125) from None
+    finally:
+        os.close(theirs)
+    return Hand(pid, ours)

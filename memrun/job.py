@@ -1,0 +1,191 @@
+"""One attempt at a command, from its group to its record; no event loop in here.
+
+`Site` is the place (memrun's own run directory, and the dead man's hand over it), `Attempt` one group with one command in
+it. The order is what makes it safe: hand, directory, group with its limit read back, listeners, launch; and at the end reap,
+counters, removal, hand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from memrun import cgroup, hand, launch, oomlog, signals
+from memrun.errors import LimitError, MemrunError
+from memrun.guard import Guard
+from memrun.record import Record, judge
+from memrun.units import Share
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.cgroup import Group, Host
+    from memrun.options import Spec
+    from memrun.units import Size
+
+
+class Site:
+    """Where this memrun's groups are, and the hand over them."""
+
+    __slots__ = ("hand", "host")
+
+    def __init__(self) -> None:
+        self.host: Host = cgroup.open_host(os.getpid())
+        self.hand = hand.spread(self.host.places())
+        try:
+            self.host.begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove what was made. What resists is left to the hand, which kills, retries and waits."""
+        try:
+            clean = self.host.end()
+        except MemrunError:
+            clean = False
+        if clean:
+            self.hand.dismiss()
+        else:
+            self.hand.clench()
+
+    def whole(self) -> int:
+        """What `50%` is of: the enclosing limit or the machine's memory, whichever is smaller. Bytes."""
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+        enclosing = self.host.enclosing()
+        return machine if enclosing is None else min(machine, enclosing)
+
+    def size(self, size: Size) -> int | None:
+        """A size in bytes, shares worked out; None is infinity."""
+        return size.of(self.whole()) if isinstance(size, Share) else size
+
+
+class Attempt:
+    """One group with one command in it."""
+
+    __slots__ = ("attempt", "began", "child", "group", "guard", "kmsg", "seen", "site", "spec", "started")
+
+    def __init__(self, site: Site, spec: Spec, attempt: int = 1, limit: Size = None, *, guarded: bool = False) -> None:
+        """`limit`: of a further attempt; the first one's is the spec's. `guarded`: nobody watches yet, and it is to be held."""
+        self.site, self.spec, self.attempt = site, spec, attempt
+        self.seen: list[dict[str, object]] = []  # largest processes, if somebody looked at the last limit event
+        self.kmsg = -1
+        self.guard: Guard | None = None
+        wish = _wish(site, spec, spec.limit if attempt == 1 else limit)
+        self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
+        try:
+            self.kmsg = oomlog.listen()
+            if guarded and self.holds:
+                self.guard = Guard(self.group)
+            self.started = time.time()
+            self.began = time.monotonic()
+            self.child = launch.launch(_order(self.group, spec))
+        except BaseException:
+            self.relieve()
+            self.group.kill()
+            self.group.remove()
+            self.close()
+            raise
+
+    def relieve(self) -> None:
+        """The guard may go: from now on the event loop watches."""
+        guard, self.guard = self.guard, None
+        if guard is not None and guard.relieve():
+            self.group.found_held()
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is to be held at its limit."""
+        return self.spec.on_oom == "pause" and self.group.limit is not None
+
+    def finish(self, why: str) -> Record:
+        """The record, once the command is reaped and the group empty; then the group is removed."""
+        elapsed = time.monotonic() - self.began
+        tally = self.group.tally()
+        record = _record(self, elapsed)
+        record.take_tally(tally)
+        record.take_status(self.child.status)
+        if record.cpu is None and self.child.rusage is not None:
+            record.cpu = round(self.child.rusage[0], 6)
+        record.largest = self.seen[:5]
+        if tally.kills:
+            self._name_the_largest(record, tally.kills)
+        judge(record, why, tally, oom_group=self.spec.oom_group)
+        self.group.remove()  # False is no harm: the site removes the rest, or its hand does
+        self.close()
+        return record
+
+    def _name_the_largest(self, record: Record, kills: int) -> None:
+        group = "/".join(self.group.path.rsplit("/", 2)[1:])
+        told = oomlog.report(self.kmsg, group, kills) if self.kmsg >= 0 else oomlog.Report()
+        record.peak_anon = told.anon
+        record.largest = [{"pid": pid, "name": name, "rss": rss} for pid, name, rss in told.largest[:5]] or self.seen[:5]
+        if not record.largest and self.child.rusage is not None:
+            name = os.path.basename(self.spec.command[0])
+            record.largest = [{"pid": self.child.pid, "name": name, "rss": self.child.rusage[1]}]
+
+    def abandon(self) -> None:
+        """End it now, without a record: memrun itself has failed. The site's hand waits for the rest."""
+        self.relieve()
+        self.group.kill()
+        if self.child.reap() is None:
+            signals.send_pidfd(self.child.pidfd, signals.KILL)
+            os.waitpid(self.child.pid, 0)
+        self.group.remove()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        self.group.close()
+        if self.kmsg >= 0:
+            os.close(self.kmsg)
+            self.kmsg = -1
+        child = getattr(self, "child", None)
+        if child is not None:
+            child.close()
+
+
+def _record(attempt: Attempt, elapsed: float) -> Record:
+    spec = attempt.spec
+    record = Record(spec.name, spec.command)
+    record.cgroup = attempt.group.version
+    record.pids = [attempt.child.pid, *attempt.child.left]
+    record.limit_asked = spec.asked.get("limit", "infinity")
+    record.elapsed = elapsed
+    record.started, record.ended = iso(attempt.started), iso(attempt.started + elapsed)
+    return record
+
+
+def iso(moment: float) -> str:
+    """Seconds since the epoch -> ISO 8601, UTC, milliseconds."""
+    whole = int(moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 1000):03d}Z"
+
+
+def _wish(site: Site, spec: Spec, size: Size) -> cgroup.Wish:
+    limit, swap, soft = site.size(size), site.size(spec.swap), site.size(spec.soft)
+    if limit is not None and limit < 4096:
+        raise LimitError(f"a limit of {limit} bytes holds nothing")
+    wish = cgroup.Wish(limit, swap, soft)
+    wish.oom_group = spec.oom_group
+    wish.hold = spec.on_oom == "pause" and limit is not None
+    return wish
+
+
+def _order(group: Group, spec: Spec) -> launch.Order:
+    order = launch.Order(spec.command)
+    order.procs_fds = group.procs_fds()
+    order.immune = spec.on_oom == "pause" and spec.limit is not None and group.version == "v2"
+    order.own_group = not _in_a_terminal()
+    order.mask = spec.mask
+    order.keep = signals.ignored() & {signals.HUP}  # nohup memrun ... means it for the command too
+    return order
+
+
+def _in_a_terminal() -> bool:
+    """With a terminal the command shares our process group: the shell's job control (Ctrl-C, Ctrl-Z, fg, bg) and reads
+    from the terminal then work as without memrun. Without one it gets a group of its own."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

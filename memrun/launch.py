@@ -1,0 +1,202 @@
+"""Start a command inside its group: hold signals, fork, enter, exec. No group is known here: only descriptors to write '0' into.
+
+Order in the child, and why:
+ 1. everything that touches memory (dispositions, descriptors, arguments) before it enters: fork copies a page on first
+    touch, and whatever is touched after entering is charged to the job;
+ 2. '0' into each cgroup.procs: the memory group last, so that nothing but the exec itself happens inside it;
+ 3. exec. What fails comes back as (stage, errno) through a close-on-exec pipe, whose silence means success.
+
+The pipe to the dead man's hand is inherited until the exec closes it. That is on purpose: the hand sees the end of
+that pipe only when memrun is dead *and* no child is between fork and exec, so nothing can start behind its back.
+
+Called in the main thread only: fork and a parent-death bond belong to the thread that forks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from memrun import signals
+from memrun.errors import NOT_EXECUTABLE, NOT_FOUND, LaunchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STAGES = ("prepare", "enter its memory group", "execute")
+PREPARE, ENTER, EXEC = range(3)
+FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Order:
+    """What to start. `procs_fds`: files that take '0'. `mask`: the signal mask that the command gets."""
+
+    __slots__ = ("argv", "environ", "immune", "keep", "mask", "own_group", "path", "procs_fds", "stderr", "stdin", "stdout")
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+        self.argv = list(argv)
+        self.environ = dict(os.environ if environ is None else environ)
+        self.path = find(self.argv[0] if self.argv else "", self.environ.get("PATH", FALLBACK_PATH))
+        self.procs_fds: tuple[int, ...] = ()
+        self.mask: frozenset[int] = frozenset()
+        self.keep: frozenset[int] = frozenset()  # signals that stay ignored (nohup)
+        self.immune = False  # to the OOM killer, where we may: for a job that is held at its limit instead (v2)
+        self.own_group = False  # a process group of its own
+        self.stdin: int | None = None
+        self.stdout: int | None = None
+        self.stderr: int | None = None
+
+
+class Child:
+    """A started command: its pid, a descriptor that becomes readable when it has ended, and when it began (monotonic)."""
+
+    __slots__ = ("left", "pid", "pidfd", "rusage", "status")
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.left: list[int] = []  # processes that it had left behind when it ended
+        self.status: int | None = None  # as from waitpid
+        self.rusage: tuple[float, int] | None = None  # CPU seconds, largest RSS in bytes: of it and those it waited for
+
+    def reap(self) -> int | None:
+        """The raw wait status, or None while it runs. Reaps once; afterwards the answer is remembered."""
+        if self.status is None:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid == 0:
+                return None
+            self.status = status
+            self.rusage = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        return self.status
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        fd, self.pidfd = self.pidfd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def find(command: str, path: str) -> str:
+    """The file that the command names, by execvp's rules; LaunchError 127 or 126 where there is none to run."""
+    if not command:
+        raise LaunchError("no command was given", NOT_FOUND)
+    places = [command] if "/" in command else [f"{p or '.'}/{command}" for p in path.split(":")]
+    refused = ""
+    for place in places:
+        if os.path.isdir(place):
+            refused = refused or f"{place} is a directory, not a command"
+        elif os.access(place, os.X_OK):
+            return place
+        elif os.path.lexists(place) and os.path.exists(place):
+            refused = refused or f"{place} is not executable"
+    if refused and "/" in command:
+        raise LaunchError(refused, NOT_EXECUTABLE, "" if "directory" in refused else f"Try: chmod +x {command}")
+    if refused and "directory" not in refused:
+        raise LaunchError(refused, NOT_EXECUTABLE)
+    where = "there is no such file" if "/" in command else "it is nowhere on PATH"
+    raise LaunchError(f"command {command!r} not found: {where}", NOT_FOUND)
+
+
+def launch(order: Order) -> Child:
+    """Fork, enter, exec; returns when the command is running. LaunchError says which step failed."""
+    told, tell = os.pipe()
+    before = signals.block(signals.every())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _child(order, tell)
+    except OSError as e:
+        os.close(tell)
+        os.close(told)
+        raise LaunchError(f"cannot start a process: {os.strerror(e.errno or 0)}", 125) from None
+    finally:
+        signals.set_mask(before)
+    os.close(tell)
+    with os.fdopen(told, "rb", buffering=0) as pipe:
+        said = pipe.read()
+    child = Child(pid, os.pidfd_open(pid))
+    if said:
+        os.waitpid(pid, 0)
+        child.close()
+        raise _failure(order, said[0], int.from_bytes(said[1:5], "little"))
+    return child
+
+
+def _failure(order: Order, stage: int, number: int) -> LaunchError:
+    if stage != EXEC:
+        return LaunchError(f"{order.argv[0]} could not {STAGES[stage]}: {os.strerror(number)}", 125)
+    if number == errno.ENOEXEC:
+        return LaunchError(
+            f"{order.path} is not a program: it has no #! line and no known binary format", NOT_EXECUTABLE,
+            f"Start it with an interpreter: sh {order.path}",
+        )  # fmt: skip
+    if number == errno.ENOENT:
+        return LaunchError(f"the interpreter that {order.path} names does not exist", NOT_FOUND)
+    if number == errno.E2BIG:
+        return LaunchError(f"the arguments and environment of {order.argv[0]} are too long", NOT_EXECUTABLE)
+    if number in {errno.ENOMEM, errno.EAGAIN}:
+        return LaunchError(f"the limit leaves no room to start {order.argv[0]}", 125, "Give it a larger --limit")
+    return LaunchError(f"cannot execute {order.path}: {os.strerror(number)}", NOT_EXECUTABLE)
+
+
+def _child(order: Order, tell: int) -> None:
+    """Between fork and exec. Never returns, never raises."""
+    stage = PREPARE
+    try:
+        argv = [os.fsencode(a) for a in order.argv]
+        environ = {os.fsencode(k): os.fsencode(v) for k, v in order.environ.items()}
+        path = os.fsencode(order.path)
+        _reset(order)
+        if order.own_group:
+            os.setpgid(0, 0)
+        _redirect(order)
+        _warm(argv, environ)
+        stage = ENTER
+        for fd in order.procs_fds:
+            os.write(fd, b"0")
+        stage = EXEC
+        os.execve(path, argv, environ)
+    except OSError as e:
+        os.write(tell, bytes([stage]) + (e.errno or errno.EIO).to_bytes(4, "little"))
+    except BaseException:  # noqa: BLE001  (a forked copy of memrun must not go on as a second memrun)
+        os.write(tell, bytes([stage]) + errno.EINVAL.to_bytes(4, "little"))
+    finally:
+        os._exit(125)
+
+
+def _reset(order: Order) -> None:
+    """Default dispositions (Python ignores SIGPIPE and SIGXFSZ), the caller's mask, and no inherited OOM immunity."""
+    for number in signals.ignored() - order.keep:
+        signals.default(number)
+    signals.set_mask(order.mask)
+    _score(immune=order.immune)
+
+
+def _score(*, immune: bool) -> None:
+    """An inherited oom_score_adj of -1000 would make the limit unenforceable (Nomad#10663): back to 0. Immunity is for jobs
+    that are held at their limit; lowering the score takes CAP_SYS_RESOURCE, and without it the trip wire stands alone."""
+    fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if immune:
+            os.pwrite(fd, b"-1000", 0)
+        elif os.read(fd, 16).strip() == b"-1000":
+            os.pwrite(fd, b"0", 0)
+    except PermissionError:
+        return
+    finally:
+        os.close(fd)
+
+
+def _redirect(order: Order) -> None:
+    for target, fd in enumerate((order.stdin, order.stdout, order.stderr)):
+        if fd is not None and fd != target:
+            os.dup2(fd, target)
+
+
+def _warm(argv: list[bytes], environ: dict[bytes, bytes]) -> None:
+    """Take the road of the coming exec once, to a place that cannot be executed: its pages are ours then, not the job's."""
+    try:
+        os.execve(b"/", argv, environ)
+    except OSError:
+        return

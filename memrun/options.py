@@ -1,0 +1,264 @@
+"""Every option of a run, once: the table that the command line, `--help`, the job file and the documentation share.
+
+An option of the one-shot command is a key of a job, with the same name (`-` for `_`) and meaning. The parser is ours
+because argparse costs 11 ms before the command may start (the interpreter itself takes 13); what it builds is checked
+against an argparse parser made from the same table (tests/props).
+"""
+
+from __future__ import annotations
+
+from memrun import signals
+from memrun.errors import UsageError
+from memrun.marks import Pressure, Threshold, parse_at, parse_pressure
+from memrun.units import Share, Size, parse_duration, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FLOOR = 512 << 10  # bytes: below this even /bin/true does not start (its own pages, page tables, one charge batch a CPU)
+
+
+class Option:
+    """One option. `metavar` '' is a flag; `many` may be given more than once."""
+
+    __slots__ = ("convert", "default", "help", "key", "many", "metavar", "section", "short")
+
+    def __init__(self, flag: str, metavar: str, convert: Callable[[str], object], default: object, help: str) -> None:  # noqa: A002
+        names = flag.split()
+        self.short = names[0] if len(names) > 1 else ""
+        self.key = names[-1].removeprefix("--").replace("-", "_")
+        self.metavar = metavar
+        self.convert = convert
+        self.default = default
+        self.help = help
+        self.many = isinstance(default, tuple)
+        self.section = ""
+
+    @property
+    def flag(self) -> str:
+        """As typed: '--stop-timeout'."""
+        return "--" + self.key.replace("_", "-")
+
+
+def _limit(text: str) -> Size:
+    size = parse_size(text)
+    if isinstance(size, int) and size < FLOOR:
+        raise UsageError(f"a limit of {text} is below the floor of 512K: no command starts in so little", "")
+    return size
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise UsageError(f"{text!r} is not one of {', '.join(words)}", nearest(text, words))
+        return text
+
+    return convert
+
+
+def _switch(text: str) -> bool:
+    if text not in {"on", "off"}:
+        raise UsageError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
+def _wait(text: str) -> float | None:
+    return parse_duration(text)
+
+
+def _seconds(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds is None:
+        raise UsageError("infinity is too long to wait here")
+    return seconds
+
+
+def _factor(text: str) -> float:
+    bare = text.strip().lower().removeprefix("x")
+    number, dot, fraction = bare.partition(".")
+    if not (number + fraction).isdecimal() or not (number + fraction).isascii() or (dot and not fraction) or len(bare) > 12:
+        raise UsageError(f"{text!r} is not a factor", "Factors look like 2 or 1.5")
+    if not 1 <= float(bare) <= 1000:
+        raise UsageError(f"{text!r} is not a factor", "Factors run from 1 to 1000")
+    return float(bare)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and text.isascii()) or len(text) > 9 or int(text) < 1:
+        raise UsageError(f"{text!r} is not a number of attempts", "At least 1")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text or len(text) > 64 or text[0] in ".-" or not all(c.isalnum() or c in "._-@:+=,[]" for c in text):
+        raise UsageError(f"{text!r} is not a name", "Names are up to 64 letters, digits and ._-@:+=,[] and begin with none of .-")
+    return text
+
+
+def _file(text: str) -> str:
+    if not text or "\0" in text:
+        raise UsageError(f"{text!r} is not a file name")
+    return text
+
+
+def _flag(text: str) -> bool:
+    return _switch(text) if text else True
+
+
+SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
+    (
+        "memory",
+        (
+            Option("-l --limit", "SIZE", _limit, None, "most memory the command and all its children may use: 5M, 1.5G, 512KiB,\n"
+                   "50% (of the machine or of the enclosing limit), infinity"),
+            Option("--swap", "SIZE", parse_size, 0, "swap allowed on top (default 0: the limit means what it says)"),
+            Option("--soft", "SIZE", parse_size, None, "what the kernel tries to leave it when the machine is short"),
+        ),
+    ),
+    (
+        "at the limit",
+        (
+            Option("--on-oom", "WHAT", _choice("kill", "restart", "pause"), "kill", "kill: end the job (default)\n"
+                   "restart: start it again, with --grow in a larger limit\n"
+                   "pause: hold it there, its work intact, until it is given more (memrun raise)"),
+            Option("--grow", "FACTOR", _factor, 1.0, "by how much a restart or a pause enlarges the limit (default 1: not at all)"),
+            Option("--ceiling", "SIZE", _limit, None, "where growing ends"),
+            Option("--patience", "TIME", _wait, 3600.0, "how long a pause may last before the job is killed (default 1h)"),
+            Option("--oom-group", "on|off", _switch, True, "on: when one process is killed, the whole job dies (default);\n"
+                   "off: only the process that the kernel chose"),
+        ),
+    ),
+    (
+        "on the way there (actions: log, signal:NAME, exec:COMMAND, stop, kill, restart, pause)",
+        (
+            Option("--at", "MARK=ACTION", parse_at, (), "when use passes a mark: 80%=log, 500M=signal:USR1,\n"
+                   "'90% for 30s=restart'; repeatable"),
+            Option("--pressure", "LEVEL=ACTION", parse_pressure, (), "at memory pressure low, medium or critical; repeatable.\n"
+                   "v1 takes a mode, too: medium,hierarchy=log"),
+        ),
+    ),
+    (
+        "ending",
+        (
+            Option("-t --timeout", "TIME", _wait, None, "stop the command after this long (90, 90s, 1h30m)"),
+            Option("--stop-signal", "SIGNAL", signals.parse, signals.TERM, "how a stop asks (default TERM)"),
+            Option("--stop-timeout", "TIME", _wait, 10.0, "how long before a stop insists with SIGKILL (default 10s)"),
+            Option("--wait-all", "", _flag, False, "wait for children left in the background; otherwise they are\n"
+                   "ended when the command ends"),
+        ),
+    ),
+    (
+        "restarting",
+        (
+            Option("--restart", "WHEN", _choice("no", "on-failure", "always"), "no", "no (default), on-failure, always: after exits that are not\n"
+                   "about memory"),
+            Option("--attempts", "N", _count, 5, "how many starts at the most, for whatever reason (default 5)"),
+            Option("--interval", "TIME", _wait, None, "count only the starts of the last TIME (default infinity)"),
+            Option("--delay", "TIME", _seconds, 1.0, "wait before a restart; doubles each time, with jitter (default 1s)"),
+            Option("--max-delay", "TIME", _seconds, 300.0, "but no longer than this (default 5m)"),
+            Option("--min-uptime", "TIME", _seconds, 10.0, "who ran this long begins again with --delay (default 10s)"),
+        ),
+    ),
+    (
+        "telling",
+        (
+            Option("-n --name", "NAME", _name, "", "what to call it (default: the command's name)"),
+            Option("-r --report", "FILE", _file, "", "write the result record there, as JSON"),
+            Option("-q --quiet", "", _flag, False, "say nothing on stderr, whatever happens to the command"),
+            Option("-v --verbose", "", _flag, False, "say what is done, too"),
+        ),
+    ),
+)  # fmt: skip
+OPTIONS: tuple[Option, ...] = tuple(option for _, section in SECTIONS for option in section)
+BY_WORD = {word: option for option in OPTIONS for word in (option.flag, option.short) if word}
+
+
+class Spec:
+    """What a run was asked to be: the options' values, checked. Sizes may still be Shares (see `Share.of`)."""
+
+    command: list[str]
+    limit: Size
+    swap: Size
+    soft: Size
+    on_oom: str
+    grow: float
+    ceiling: Size
+    patience: float | None
+    restart: str
+    attempts: int
+    interval: float | None
+    delay: float
+    max_delay: float
+    min_uptime: float
+    oom_group: bool
+    at: tuple[Threshold, ...]
+    pressure: tuple[Pressure, ...]
+    timeout: float | None
+    stop_signal: int
+    stop_timeout: float | None
+    wait_all: bool
+    name: str
+    report: str
+    quiet: bool
+    verbose: bool
+    asked: dict[str, str]  # as it was typed
+    mask: frozenset[int]  # signals that the command starts with blocked
+
+    def __init__(self, command: Sequence[str], values: dict[str, object] | None = None) -> None:
+        self.command = list(command)
+        self.asked = {}
+        self.mask = frozenset()
+        for option in OPTIONS:
+            setattr(self, option.key, option.default)
+        for key, value in (values or {}).items():
+            setattr(self, key, value)
+        self.name = self.name or _basename(self.command)
+
+
+def _basename(command: Sequence[str]) -> str:
+    kept = "".join(c if c.isalnum() or c in "._-@+" else "_" for c in (command[0] if command else "").rpartition("/")[2])
+    return kept.lstrip(".-")[:64] or "job"
+
+
+def parse(words: Sequence[str]) -> Spec:
+    """A one-shot command line without the program's name -> Spec. UsageError names the option and says what was expected."""
+    values: dict[str, object] = {}
+    asked: dict[str, str] = {}
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        flag, equals, value = word.partition("=")
+        option = BY_WORD.get(flag)
+        if option is None:
+            raise UsageError(f"there is no option {flag}", nearest(flag, BY_WORD) or "See memrun --help")
+        if option.metavar and not equals:
+            if not rest:
+                raise UsageError(f"{flag} wants a value ({option.metavar})")
+            value = rest.pop(0)
+        converted = _converted(option, value)
+        values[option.key] = (*values.get(option.key, ()), converted) if option.many else converted  # type: ignore[misc]
+        asked[option.key] = value
+    spec = Spec(rest, values)
+    spec.asked = asked
+    return spec
+
+
+def _converted(option: Option, text: str) -> object:
+    try:
+        return option.convert(text)
+    except UsageError as e:
+        raise UsageError(f"{option.flag}: {e.what}", e.remedy) from None
+
+
+def nearest(word: str, known: object) -> str:
+    """'Did you mean X?' for a word that is close to one that is known, else ''."""
+    import difflib  # only when there is something to complain of
+
+    close = difflib.get_close_matches(word, [str(k) for k in known], 1)  # type: ignore[attr-defined]
+    return f"Did you mean {close[0]}?" if close else ""
+
+
+__all__ = ["FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]

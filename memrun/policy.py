@@ -1,0 +1,372 @@
+"""What to do about what happened: step(rule, state, event) -> (state, decisions). Pure; time arrives inside events.
+
+The life of a run, in one place:
+
+    Waiting --Rang--> (Launch) --Launched--> Running
+    Running --Exited, nothing left--> Settling            Running --Exited, children left--> Draining (wait_all) | Ending
+    Running | Draining --Reached (held at its limit), PauseAsked, a rule's pause--> Paused
+    Paused --Granted, RaiseAsked, ResumeAsked--> Running | Draining      Paused --patience over--> Ending, killed
+    Paused --SignalAsked--> Lent (half a second to hear it) --Rang--> Paused
+    any of these --StopAsked, timeout, a clean restart--> Ending: asked to stop, then killed when the alarm rings
+    any of these --OomKilled, oom_group--> Ending, killed at once
+    Draining | Ending --Emptied (and the command reaped)--> Settling
+    Settling --Settled (the verdict, from the kernel's counters)--> Waiting for another attempt | Over
+
+Invariants (tests/unit enumerate every legal history against them): there is one Finish, and it is last; nothing settles
+without the group being empty *and* the command reaped; whoever waits for nobody but time has an alarm; the first cause is the
+one that is told; a kill is repeated until it worked; nothing is launched after a commanded stop; every retry has a delay and
+comes out of one budget, whatever it is for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memrun import events
+from memrun.events import Finish, Freeze, Kill, Lend, Settle, Signal, Tell, Thaw
+from memrun.states import (
+    AGAIN,
+    START,
+    Action,
+    Draining,
+    Ending,
+    Lent,
+    Over,
+    Paused,
+    Phase,
+    Rule,
+    Running,
+    Settling,
+    State,
+    Waiting,
+)
+
+if TYPE_CHECKING:
+    from memrun.events import Decision, Event
+
+SLOWEST = 1.0
+RESTARTS = {"restart", "restart-asked"}  # causes that end an attempt, but not the run
+HEARING = 0.5  # seconds that a held job may run to hear a signal
+GOLDEN = 0.6180339887  # spreads the jitter of successive delays evenly, without a source of randomness
+
+__all__ = ["START", "Action", "Rule", "State", "alarm", "grown", "step"]
+Step = tuple[State, tuple["Decision", ...]]
+
+
+def alarm(state: State) -> float | None:
+    """When the policy wants to be woken if nothing happens until then."""
+    match state.phase:
+        case Running() | Draining():
+            return state.deadline
+        case Paused(_, until):
+            return _sooner(state.deadline, until)
+        case Lent(_, until):
+            return _sooner(state.deadline, until)
+        case Ending(_, insist):
+            return insist
+        case Waiting(until):
+            return until
+        case _:
+            return None
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+def step(rule: Rule, state: State, event: Event) -> Step:
+    """One event. A run that is over takes no notice of anything."""
+    match event:
+        case _ if isinstance(state.phase, Over):
+            return state, ()
+        case events.Launched(at, limit):
+            return _launched(rule, state, at, limit)
+        case events.LaunchFailed():
+            return replace(state, phase=Over()), (Finish("launch"),)
+        case events.Settled(at, result):
+            return _settled(rule, state, at, result)
+        case events.StopAsked(at, number):
+            return _stop(rule, replace(state, stopped=True), "stopped", at, number)
+        case events.KillAsked(at):
+            return _kill(replace(state, stopped=True), "stopped", at)
+        case _ if isinstance(state.phase, Settling):
+            return state, ()
+        case events.Rang(at):
+            return _rang(rule, state, at)
+        case events.RestartAsked(at):
+            return _restart(rule, state, at)
+        case _ if isinstance(state.phase, Waiting):
+            return (replace(state, limit=event.limit), ()) if isinstance(event, events.RaiseAsked) else (state, ())
+        case events.Exited():
+            return _exited(rule, state, event)
+        case events.Emptied():
+            return _leave(replace(state, empty=True))
+        case events.OomKilled(at):
+            return _kill(state, "oom-kill", at) if rule.oom_group else (state, ())
+        case _ if isinstance(state.phase, Ending):
+            return _while_ending(state, state.phase, event)
+        case _:
+            return _while_alive(rule, state, event)
+
+
+def _while_ending(state: State, ending: Ending, event: Event) -> Step:
+    """Who was asked to stop may need memory for it: lent once, and killed if that was not enough to go on."""
+    match event:
+        case events.SignalAsked(_, number) if not state.gone:
+            return state, (Signal(number, tree=False),)
+        case events.RaiseAsked(_, limit, by):
+            return replace(state, limit=limit), (events.SetLimit(limit, by),)
+        case events.Reached(at) if ending.lent:
+            return _kill(state, ending.why, at)
+        case events.Reached() if not ending.killed:
+            return replace(state, phase=replace(ending, lent=True)), (Lend(), Thaw())
+        case _:
+            return state, ()
+
+
+def _while_alive(rule: Rule, state: State, event: Event) -> Step:
+    """Running, Draining, Paused or Lent."""
+    match event:
+        case events.Reached(at):
+            return _reached(rule, state, at)
+        case events.Granted(_, limit):
+            more = state.limit is not None and limit > state.limit  # a person may have given it more in the meantime
+            return _raised(state, limit, "rule") if more else (state, ())
+        case events.RaiseAsked(_, limit, by):
+            return _raised(state, limit, by)
+        case events.PauseAsked():
+            return _pause(state, Paused("user", None))
+        case events.ResumeAsked():
+            return _resume(state)
+        case events.SignalAsked(at, number):
+            return _signal(state, at, number)
+        case events.Crossed(at, index, rising):
+            return _act(rule, state, rule.marks[index], at) if rising else (state, (_fell(rule.marks[index]),))
+        case events.Pressed(at, index):
+            return _act(rule, state, rule.pressures[index], at)
+        case _:
+            return state, ()
+
+
+# The beginning and the end of an attempt
+
+
+def _launched(rule: Rule, state: State, at: float, limit: int | None) -> Step:
+    deadline = None if rule.timeout is None else at + rule.timeout
+    tries = (*_counted(rule, state.tries, at), at)
+    return replace(state, phase=Running(), limit=limit, gone=False, empty=False, deadline=deadline, began=at, tries=tries), ()
+
+
+def _counted(rule: Rule, tries: tuple[float, ...], at: float) -> tuple[float, ...]:
+    return tries if rule.interval is None else tuple(t for t in tries if t > at - rule.interval)
+
+
+def _exited(rule: Rule, state: State, event: events.Exited) -> Step:
+    state = replace(state, gone=True, empty=not event.left)
+    if state.empty or isinstance(state.phase, Ending):
+        return _leave(state)
+    if not rule.wait_all:
+        return _stop(rule, state, "", event.at, None)
+    return state if isinstance(state.phase, Paused | Lent) else replace(state, phase=Draining()), ()
+
+
+def _leave(state: State) -> Step:
+    """Settle, if there is nobody left."""
+    if not (state.gone and state.empty):
+        return state, ()
+    why = state.phase.why if isinstance(state.phase, Ending) else ""
+    return replace(state, phase=Settling(why), deadline=None), (Settle(why),)
+
+
+def _settled(rule: Rule, state: State, at: float, result: str) -> Step:
+    why = state.phase.why if isinstance(state.phase, Settling) else ""
+    again = _wanted_again(rule, why, result)
+    if state.stopped or not again:
+        return replace(state, phase=Over()), (Finish("stopped" if again and why != "oom-kill" else why),)
+    asked = why == "restart-asked"  # by a person: neither delayed nor counted
+    if not asked and len(_counted(rule, state.tries, at)) >= rule.attempts:
+        return replace(state, phase=Over()), (Finish("exhausted"), Tell("exhausted", f"{rule.attempts} attempts are used up"))[
+            ::-1
+        ]
+    quick = 0 if at - state.began >= rule.min_uptime else state.quick + (not asked)
+    limit = grown(rule, state.limit) if result == "oom-kill" and rule.on_oom == "restart" else state.limit
+    pause = 0.0 if asked else _delay(rule, quick)
+    tries = state.tries[:-1] if asked else state.tries
+    return replace(state, phase=Waiting(at + pause), limit=limit, quick=quick, tries=tries), (_again(result, why, pause, limit),)
+
+
+def _wanted_again(rule: Rule, why: str, result: str) -> bool:
+    if why not in {"", "oom-kill"}:
+        return why in RESTARTS
+    if result in {"oom-kill", "host-oom"}:
+        return rule.on_oom == "restart" if result == "oom-kill" else rule.restart != "no"
+    return not why and (rule.restart == "always" or (rule.restart == "on-failure" and result != "success"))
+
+
+def grown(rule: Rule, limit: int | None) -> int | None:
+    """The next larger limit, or the same where there is none."""
+    if limit is None:
+        return None
+    larger = int(limit * rule.grow)
+    return max(limit, larger if rule.ceiling is None else min(rule.ceiling, larger))
+
+
+def _delay(rule: Rule, quick: int) -> float:
+    """Exponential, from half to the whole of it."""
+    full = min(rule.max_delay, rule.delay * 2.0 ** min(40, max(0, quick - 1)))
+    spread = (rule.jitter + quick * GOLDEN) % 1.0
+    return full * (0.5 + spread / 2)
+
+
+def _again(result: str, why: str, pause: float, limit: int | None) -> Tell:
+    cause = "as asked" if why == "restart-asked" else "by rule" if why == "restart" else f"after {result}"
+    return Tell("restarting", f"restarts {cause} in {pause:.1f} s with a limit of {'infinity' if limit is None else limit}")
+
+
+# At the limit
+
+
+def _reached(rule: Rule, state: State, at: float) -> Step:
+    if rule.on_oom != "pause" or isinstance(state.phase, Paused):
+        return state, ()
+    if isinstance(state.phase, Lent):
+        return _back(state, state.phase)
+    until = None if rule.patience is None else at + rule.patience
+    more = grown(rule, state.limit)
+    asked = (events.Ask(more),) if more is not None and state.limit is not None and more > state.limit else ()
+    paused = replace(state, phase=Paused("limit", until))
+    return paused, (Freeze(), Tell("paused", "is at its limit and holds still"), *asked)
+
+
+def _raised(state: State, limit: int | None, by: str) -> Step:
+    more = limit is None or (state.limit is not None and limit > state.limit)
+    changed = replace(state, limit=limit)
+    setting: tuple[Decision, ...] = (events.SetLimit(limit, by),)
+    held = state.phase.paused if isinstance(state.phase, Lent) else state.phase
+    if isinstance(held, Paused) and held.by == "limit" and more:
+        return replace(changed, phase=_awake(state)), (*setting, Thaw(), Tell("resumed", f"goes on: raised by {by}"))
+    return changed, setting
+
+
+def _awake(state: State) -> Phase:
+    return Draining() if state.gone else Running()
+
+
+def _pause(state: State, paused: Paused) -> Step:
+    if isinstance(state.phase, Paused):
+        return state, ()
+    if isinstance(state.phase, Lent):
+        return _back(state, state.phase)
+    return replace(state, phase=paused), (Freeze(), Tell("paused", f"is paused by {paused.by}"))
+
+
+def _back(state: State, lent: Lent) -> Step:
+    """Held again, by whom and until when it was before."""
+    return replace(state, phase=lent.paused), (Freeze(),)
+
+
+def _resume(state: State) -> Step:
+    if not isinstance(state.phase, Paused | Lent):
+        return state, ()
+    back = (Freeze(),) if isinstance(state.phase, Lent) else ()  # what was lent is taken back by a freeze
+    return replace(state, phase=_awake(state)), (*back, Thaw(), Tell("resumed", "goes on"))
+
+
+def _signal(state: State, at: float, number: int) -> Step:
+    """A signal that is handled would wait for the thaw: a paused job gets a moment, and a little memory, to hear it."""
+    if state.gone:
+        return state, ()
+    sent = Signal(number, tree=False)
+    if isinstance(state.phase, Paused):
+        return replace(state, phase=Lent(state.phase, at + HEARING)), (sent, Lend(), Thaw())
+    return state, (sent,)
+
+
+# Rules
+
+
+def _act(rule: Rule, state: State, action: Action, at: float) -> Step:
+    """A threshold was crossed upwards, or pressure was reported."""
+    said = Tell("threshold", action.about or action.do)
+    state, decisions = _do(rule, state, action, at)
+    return state, (said, *decisions)
+
+
+def _do(rule: Rule, state: State, action: Action, at: float) -> Step:
+    match action.do:
+        case "signal":
+            return _signal(state, at, int(action.detail))
+        case "exec":
+            return state, (events.Execute(action.detail, action.about),)
+        case "stop":
+            return _stop(rule, replace(state, stopped=True), "stopped", at, None)
+        case "kill":
+            return _kill(replace(state, stopped=True), "stopped", at)
+        case "restart":
+            return _stop(rule, state, "restart", at, None)
+        case "pause":
+            return _pause(state, Paused("rule", None if rule.patience is None else at + rule.patience))
+        case _:
+            return state, ()
+
+
+def _fell(action: Action) -> Tell:
+    return Tell("threshold", f"{action.about or action.do}: below it again")
+
+
+# Ending
+
+
+def _restart(rule: Rule, state: State, at: float) -> Step:
+    if isinstance(state.phase, Waiting):
+        return replace(state, phase=Waiting(at)), ()
+    return _stop(rule, state, "restart-asked", at, None)
+
+
+def _stop(rule: Rule, state: State, why: str, at: float, number: int | None) -> Step:
+    """Ask, and set the alarm for insisting. Who is being ended already is asked again only with a signal of its own."""
+    match state.phase:
+        case Settling():
+            return state, ()
+        case Waiting():
+            return replace(state, phase=Over()), (Finish(why),)
+        case Ending(_, _, killed):
+            return state, () if number is None or killed else (Signal(number, tree=True),)
+    insist = None if rule.stop_timeout is None else at + rule.stop_timeout
+    asked = Signal(rule.stop_signal if number is None else number, tree=True)
+    held = isinstance(state.phase, Paused)
+    return replace(state, phase=Ending(why, insist), deadline=None), (asked, Lend(), Thaw()) if held else (asked,)
+
+
+def _kill(state: State, why: str, at: float) -> Step:
+    match state.phase:
+        case Settling():
+            return state, ()
+        case Waiting():
+            return replace(state, phase=Over()), (Finish(why),)
+        case Ending(_, _, True):
+            return state, ()
+        case Ending(before, _, _):
+            why = before or why
+    return replace(state, phase=Ending(why, at + AGAIN, killed=True), deadline=None), (Kill(),)
+
+
+def _rang(rule: Rule, state: State, at: float) -> Step:
+    due = alarm(state)
+    if due is None or at < due:
+        return state, ()
+    match state.phase:
+        case Waiting():
+            return state, (events.Launch(state.limit),)
+        case Ending(why, _, killed, gap) if killed:
+            slower = min(SLOWEST, gap * 2)
+            return replace(state, phase=Ending(why, at + slower, killed=True, gap=slower)), (Kill(),)
+        case Ending(why):
+            return _kill(state, why, at)
+        case Paused(_, until) if until is not None and at >= until:
+            return _kill(state, "patience", at)
+        case Lent(_, until) as lent if at >= until:
+            return _back(state, lent)
+        case _:
+            return _stop(rule, state, "timeout", at, None)

@@ -1,0 +1,133 @@
+"""What is known of a run when it is over, and how it is judged. Pure: figures in, a Record out.
+
+The verdict is made of the kernel's counters, read after the reap and before the group is removed, never of the exit status
+alone: OOM is not 137 and 137 is not OOM, and a notice that lost its race with the exit cannot change a counter.
+Keys are an interface (schema 1); more may be added.
+"""
+
+from __future__ import annotations
+
+from memrun import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.cgroup import Tally
+
+SCHEMA = 1
+RESULTS = (
+    "success", "exit-code", "signal", "oom-kill", "host-oom", "timeout", "stopped", "patience", "exhausted", "launch",
+)  # fmt: skip
+
+
+class Record:
+    """The result of one run, or of one attempt of it. Sizes are bytes, times seconds, None is unknown (limit: infinity)."""
+
+    name: str
+    command: list[str]
+    cgroup: str  # "v1" | "v2"
+    pids: list[int]  # the command's, then those it had left behind when it ended
+    limit: int | None  # as the kernel has it
+    limit_asked: str
+    result: str  # one of RESULTS
+    exit_code: int | None
+    signal: int | None
+    status: int  # what memrun exits with
+    peak: int | None
+    peak_anon: int | None  # anonymous memory (no page cache) at the last limit event, where the kernel told
+    swap_peak: int | None
+    oom_kills: int  # processes killed by an OOM killer, in the whole tree
+    oom_events: int  # times that the job was out of memory at its own limit
+    limit_hits: int  # times that the limit was touched (v1 failcnt, v2 "max" events)
+    elapsed: float
+    started: str  # ISO 8601, UTC
+    ended: str
+    cpu: float | None
+    paused: float
+    raises: list[dict[str, object]]
+    largest: list[dict[str, object]]  # {pid, name, rss} at the last limit event
+    attempts: list[Record]
+    note: str  # what else the verdict should say
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name, self.command = name, command
+        self.cgroup = self.limit_asked = self.result = self.started = self.ended = self.note = ""
+        self.pids, self.raises, self.largest, self.attempts = [], [], [], []
+        self.limit = self.exit_code = self.signal = self.peak = self.peak_anon = self.swap_peak = self.cpu = None
+        self.status = errors.FAILED
+        self.oom_kills = self.oom_events = self.limit_hits = 0
+        self.elapsed = self.paused = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command did what it was started for."""
+        return self.result == "success"
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON, in the documented order; `attempts` only where there is more to say than this record does."""
+        shown = {
+            "schema": SCHEMA,
+            **{key: getattr(self, key) for key in Record.__annotations__ if key not in {"attempts", "note"}},
+        }
+        shown["elapsed"] = round(self.elapsed, 6)
+        shown["attempts"] = [
+            {k: v for k, v in attempt.as_dict().items() if k not in {"attempts", "schema"}} for attempt in self.attempts
+        ]
+        return shown
+
+    def whole(self, attempts: list[Record]) -> Record:
+        """The record of a run: its last attempt (this one), from the first one's start, and with all of them if there are more."""
+        if len(attempts) == 1:
+            return self
+        run = Record(self.name, self.command)
+        vars(run).update(vars(self))
+        run.started = attempts[0].started
+        run.elapsed = sum(attempt.elapsed for attempt in attempts)
+        run.paused = sum(attempt.paused for attempt in attempts)
+        run.attempts = attempts
+        return run
+
+    def take_status(self, raw: int | None) -> None:
+        """A raw wait status (waitpid's) -> exit_code or signal."""
+        if raw is None:
+            return
+        died_of = raw & 0x7F
+        if died_of:
+            self.signal = died_of
+        else:
+            self.exit_code = raw >> 8
+
+    def take_tally(self, tally: Tally) -> None:
+        """The kernel's counters, as they stood after the last process was gone."""
+        self.limit, self.peak, self.swap_peak = tally.limit, tally.peak, tally.swap_peak
+        self.oom_kills, self.oom_events, self.limit_hits = tally.kills, tally.own, tally.hits
+        if tally.cpu is not None:
+            self.cpu = round(tally.cpu, 6)
+
+
+def judge(record: Record, why: str, tally: Tally, *, oom_group: bool) -> None:
+    """Fill in `result`, `status` and `note`. `why`: what memrun itself did first ('' | a word of RESULTS)."""
+    own = errors.died_of(record.signal) if record.signal is not None else record.exit_code
+    record.status = errors.FAILED if own is None else own
+    oom = out_of_memory(tally)
+    if oom and (oom_group or why in {"", "oom-kill"}):
+        record.result = oom
+        if oom_group and why in {"", "oom-kill"}:
+            record.status = errors.died_of(9)  # the job as a whole died of it, also if its first process was quicker
+        if oom == "host-oom" and tally.outer:
+            record.note = "the limit of an enclosing group was reached"
+    elif why:
+        record.result = why if why in RESULTS else "stopped"
+        record.status = errors.TIMED_OUT if why == "timeout" else record.status
+    elif record.signal is not None:
+        record.result = "signal"
+    else:
+        record.result = "exit-code" if record.exit_code else "success"
+
+
+def out_of_memory(tally: Tally) -> str:
+    """'oom-kill' (its own limit), 'host-oom' (decided above it), '' (nobody was killed, or at a limit of the job's own making)."""
+    if not tally.kills:
+        return ""
+    if tally.own:
+        return "oom-kill"
+    return "" if tally.nested else "host-oom"

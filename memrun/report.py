@@ -1,0 +1,124 @@
+"""What is said: the verdict in one line, the record in a file.
+
+One line says what happened, to what, at which limit, with which peak, after how long, which process was the largest, and
+what to do about it. Every figure is the kernel's own. Names come from programs that may be hostile: nothing that a
+terminal would obey gets through.
+"""
+
+from __future__ import annotations
+
+import os
+
+from memrun import signals
+from memrun.errors import MemrunError
+from memrun.units import format_duration, format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.record import Record
+
+
+def clean(text: str) -> str:
+    """Printable on one line of anybody's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def verdict(record: Record) -> str:
+    """One line for stderr, without the 'memrun: '; '' for a success."""
+    if record.result == "success":
+        return ""
+    said = f"{clean(record.name)}: {record.result}: {_what(record)} after {format_duration(record.elapsed)}"
+    if record.note:
+        said += f" ({record.note})"
+    return f"{said}; {'; '.join(more)}" if (more := _more(record)) else said
+
+
+def _what(record: Record) -> str:
+    limit = format_size(record.limit)
+    if record.result == "oom-kill":
+        return f"killed at the limit of {limit}{_peak(record, ' (peak {})')}"
+    if record.result == "host-oom":
+        return f"killed because memory ran out outside of its limit of {limit}{_peak(record, ' (peak {})')}"
+    if record.result == "timeout":
+        return f"stopped because its time was up{_peak(record, ' (peak {})')}"
+    if record.result == "signal" and record.signal is not None:
+        return f"died of {signals.name(record.signal)}, not for memory{_peak(record, ' (peak {})')}"
+    if record.result == "exit-code":
+        return f"exited with status {record.exit_code}"
+    return f"ended with status {record.status}"
+
+
+def _peak(record: Record, form: str) -> str:
+    return "" if record.peak is None else form.format(format_size(record.peak))
+
+
+def _more(record: Record) -> list[str]:
+    more = []
+    if record.result in {"oom-kill", "host-oom"} and record.largest:
+        first = record.largest[0]
+        rss = first["rss"]
+        more.append(
+            f"largest: {clean(str(first['name']))} (pid {first['pid']}) {format_size(rss if isinstance(rss, int) else 0)}"
+        )
+    if record.result not in {"oom-kill", "host-oom"} and record.oom_kills:
+        more.append(f"{record.oom_kills} killed for memory before that")
+    if record.result == "oom-kill" and record.limit is not None:
+        more.append(f"give it more: --limit {format_size(record.limit * 2)}")
+    elif record.result == "host-oom":
+        more.append("run less beside it, or raise the limit of the group that memrun is in")
+    return more
+
+
+def check_writable(path: str) -> None:
+    """Complain of a report that could not be written *before* anything is started."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise MemrunError(f"cannot write the report: {path} is a directory")
+    if _in_place(path):
+        if not os.access(path, os.W_OK):
+            raise MemrunError(f"cannot write the report: {path} cannot be written to")
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MemrunError(f"cannot write the report: {folder} is not a directory that can be written to")
+
+
+def write(path: str, text: str) -> None:
+    """The whole file or nothing of it: a reader never sees half a record."""
+    try:
+        if _in_place(path):
+            _write_to(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), text)
+        else:
+            _replace(path, text)
+    except OSError as e:
+        raise MemrunError(f"cannot write the report {path}: {os.strerror(e.errno or 0)}") from None
+
+
+def _in_place(path: str) -> bool:
+    """A pipe, a device, /dev/stdout, >(...): written to, never replaced (as root that would take /dev/stdout from everybody)."""
+    if os.path.islink(path) and os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return True
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _replace(path: str, text: str) -> None:
+    part = f"{path}.{os.getpid()}.part"
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        _write_to(fd, text)
+        os.replace(part, path)
+    except OSError:
+        os.unlink(part)
+        raise
+
+
+def _write_to(fd: int, text: str) -> None:
+    # A name that is no UTF-8 has lone surrogates in it: written as JSON's own escape of them.
+    with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as f:
+        f.write(text)
+
+
+def to_json(record: Record) -> str:
+    """The record as the documented JSON object, a line end at its end."""
+    import json  # 3 ms that only a run with --report has to pay
+
+    return json.dumps(record.as_dict(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,122 @@
+"""What a run was asked to do (Rule) and where it is in its life (State): frozen values for the policy. No behaviour.
+
+States carry only their own data: there is no pair of flags that could contradict each other about being paused or ending.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AGAIN = 0.05  # seconds between kills of a group that did not empty at once; doubles up to a second
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a threshold or pressure rule does: log, signal, exec, stop, kill, restart, pause. `detail`: signal number or command."""
+
+    do: str
+    detail: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the user asked for. Times in seconds, sizes in bytes, None is never or infinity."""
+
+    on_oom: str = "kill"  # kill | restart | pause
+    oom_group: bool = True
+    wait_all: bool = False
+    timeout: float | None = None
+    stop_signal: int = 15
+    stop_timeout: float | None = 10.0
+    grow: float = 1.0
+    ceiling: int | None = None
+    patience: float | None = 3600.0
+    restart: str = "no"  # no | on-failure | always
+    attempts: int = 5  # within the interval, the first one included
+    interval: float | None = None
+    delay: float = 1.0
+    max_delay: float = 300.0
+    min_uptime: float = 10.0
+    jitter: float = 0.5  # 0..1, drawn once a run
+    marks: tuple[Action, ...] = ()
+    pressures: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The command runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The command has ended by itself; its children may end by themselves, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """It holds still: because of its 'limit', a 'rule', or the 'user'. `until`: when patience is over."""
+
+    by: str
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A paused job that runs for a moment, to hear a signal."""
+
+    paused: Paused
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """It is being ended, because of `why`. `killed`: no more asking; `insist`: the next kill; `gap`: until the one after;
+    `lent`: it was given a little more than its limit, to stop by itself."""
+
+    why: str
+    insist: float | None
+    killed: bool = False
+    gap: float = AGAIN
+    lent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """Nothing of the attempt is left; its record is being taken."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Between two attempts. `grown`: the limit of the next one."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing is left, and everything is said."""
+
+
+Phase = Running | Draining | Paused | Lent | Ending | Settling | Waiting | Over
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`gone`: the command was reaped; `empty`: so is its group; `limit`: bytes, as it should be; `deadline`: of --timeout;
+    `began`: when this attempt was launched; `tries`: when those in the budget's interval were; `quick`: failures in a row."""
+
+    phase: Phase
+    limit: int | None = None
+    gone: bool = False
+    empty: bool = False
+    deadline: float | None = None
+    began: float = 0.0
+    tries: tuple[float, ...] = ()
+    quick: int = 0
+    stopped: bool = False  # somebody commanded the end: nothing is launched any more
+
+
+START = State(Running())

@@ -1,0 +1,318 @@
+"""One hand per run: one loop receives an event, steps the policy, carries out what it decided. Nobody else acts.
+
+The only shield of the program is here, around "kill, empty, remove", with a deadline: a run that is cancelled (by the trio
+program that called `memrun.run`, or by a failure of ours) ends its job first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from memrun import events, gauges, hooks, machine, policy, signals, states, watch
+from memrun.errors import MemrunError
+from memrun.job import Attempt, iso
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from memrun import marks
+    from memrun.cgroup import Group
+    from memrun.job import Site
+    from memrun.options import Spec
+    from memrun.record import Record
+
+MAILBOX = math.inf  # events are few and small, and a watcher must never wait for the hand
+LAST_RESORT = 10.0  # seconds to empty a group under the shield, before it is left to the dead man's hand
+
+
+def rule_of(spec: Spec, site: Site) -> policy.Rule:
+    """The part of the spec that the policy is about, sizes worked out."""
+    return policy.Rule(
+        on_oom=spec.on_oom,
+        oom_group=spec.oom_group,
+        wait_all=spec.wait_all,
+        timeout=spec.timeout,
+        stop_signal=spec.stop_signal,
+        stop_timeout=spec.stop_timeout,
+        grow=spec.grow,
+        ceiling=site.size(spec.ceiling),
+        patience=spec.patience,
+        restart=spec.restart,
+        attempts=spec.attempts,
+        interval=spec.interval,
+        delay=spec.delay,
+        max_delay=spec.max_delay,
+        min_uptime=spec.min_uptime,
+        marks=tuple(_action(mark.action, f"use passes {mark.where}") for mark in spec.at),
+        pressures=tuple(_action(rule.action, f"memory pressure is {rule.level}") for rule in spec.pressure),
+        jitter=random.random(),  # noqa: S311  (spreads restarts, guards nothing)
+    )
+
+
+def _action(action: marks.Action, about: str) -> policy.Action:
+    return policy.Action(action.do, str(action.signal or action.command), f"{about}: {action}")
+
+
+class Run:
+    """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
+
+    def __init__(self, site: Site, attempt: Attempt, hear: Callable[[events.Event | events.Tell], None] | None = None) -> None:
+        self.site = site
+        self.spec = attempt.spec
+        self.attempt = attempt
+        self.rule = rule_of(attempt.spec, site)
+        self.state = policy.START
+        self.records: list[Record] = []
+        self.record: Record | None = None  # of the whole run, once it is over
+        self.over = trio.Event()
+        self.hear = hear
+        self._raises: list[dict[str, object]] = []
+        self._held_since: float | None = None
+        self._held_for = 0.0
+        self._watching: trio.CancelScope | None = None
+        self._listening: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
+        self._failure: MemrunError | None = None
+        self._settled = False  # nothing of the current attempt is left, and its descriptors are closed
+        self._send, self._mail = trio.open_memory_channel[events.Event](MAILBOX)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is an attempt with a group."""
+        return not self._settled
+
+    def send(self, event: events.Event) -> None:
+        """Put an event into the mailbox."""
+        self._send.send_nowait(event)
+
+    def command(self, event: events.Event) -> None:
+        """One event from outside, acted upon before this returns."""
+        self.step(event)
+        if self.record is None:
+            self.send(events.Rang(trio.current_time()))  # the hand looks at its alarm again
+
+    async def live(self, signal_fd: int = -1) -> Record:
+        """Watch and act until the policy says Finish; the record of the whole run."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self.attend, self._work)
+                if signal_fd >= 0:
+                    nursery.start_soon(self.attend, watch.signals_to, signal_fd, self.shares_terminal, self.send)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESORT):
+                await self._end()
+        if self._failure is not None:
+            raise self._failure
+        assert self.record is not None
+        return self.record
+
+    async def attend(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Do something beside the run. An expected failure ends the run and is its answer: it is a value, not an exception that
+        tears through a nursery (and comes out as a group)."""
+        assert self._nursery is not None
+        try:
+            await task(*args)
+        except MemrunError as e:
+            self._failure = self._failure or e
+            self._nursery.cancel_scope.cancel()
+
+    async def _work(self) -> None:
+        assert self._nursery is not None
+        self._watch()
+        age = time.monotonic() - self.attempt.began  # it was started before trio was there
+        self.step(events.Launched(trio.current_time() - age, self.attempt.group.limit))
+        while self.record is None:
+            self.step(await self._next_event())
+        self._nursery.cancel_scope.cancel()
+
+    def shares_terminal(self) -> bool:
+        """Whether the command is in our own process group, so that what the terminal sends reaches it as well."""
+        try:
+            return os.getpgid(0) == os.getpgid(self.attempt.child.pid)
+        except ProcessLookupError:
+            return False
+
+    def _watch(self) -> None:
+        assert self._nursery is not None
+        self._watching = trio.CancelScope()
+        self._settled = False
+        self._nursery.start_soon(_watch, self._watching, self)
+
+    async def listen_to_marks(self, group: Group) -> None:
+        """Thresholds of an attempt: shares are of its limit, so a new limit moves them."""
+        limit = group.limit
+        found = [gauges.Mark(mark.resolve(limit), mark.hold, cache=mark.cache) for mark in self.spec.at]
+        while True:
+            with trio.CancelScope() as self._listening:
+                await gauges.crossings(group, found, self.send)
+                await trio.sleep_forever()
+            for one, mark in zip(found, self.spec.at, strict=True):
+                one.move(mark.resolve(group.limit))
+
+    async def _next_event(self) -> events.Event:
+        """The next event; falling out of the scope is the alarm."""
+        alarm = policy.alarm(self.state)
+        with trio.CancelScope(deadline=math.inf if alarm is None else alarm):
+            return await self._mail.receive()
+        return events.Rang(trio.current_time())
+
+    def step(self, event: events.Event) -> None:
+        """One event, now. For the hand itself, and for who must know at once what came of a command."""
+        if self.hear is not None:
+            self.hear(event)
+        if isinstance(event, events.OomKilled) and self.attempt.kmsg < 0:
+            self._look_at_the_largest()  # the kernel's log has better figures, but we may not read it
+        self.state, decisions = policy.step(self.rule, self.state, event)
+        for decision in decisions:
+            self._carry_out(decision)
+        if isinstance(event, events.Reached | events.Denied) and isinstance(self.state.phase, states.Paused):
+            self._look_at_the_largest()  # it holds still: nobody waits for this
+
+    def _carry_out(self, decision: events.Decision) -> None:
+        match decision:
+            case events.Signal(number, tree):
+                self._signal(number, tree=tree)
+            case events.Kill():
+                self._kill()
+            case events.Freeze():
+                self._freeze()
+            case events.Thaw():
+                self._thaw()
+            case events.SetLimit(limit, by):
+                self._set_limit(limit, by)
+            case events.Lend():
+                self.attempt.group.lend()
+            case events.Ask(limit):
+                self._ask(limit)
+            case events.Settle(why):
+                self._settle(why)
+            case events.Launch(limit):
+                self._launch(limit)
+            case events.Finish(why):
+                self._finish(why)
+            case events.Tell():
+                if self.hear is not None:
+                    self.hear(decision)
+            case events.Execute(command, about):
+                self._execute(command, about)
+
+    def _signal(self, number: int, *, tree: bool) -> None:
+        child = self.attempt.child
+        if not tree:
+            if child.status is None:
+                signals.send_pidfd(child.pidfd, number)
+            return
+        for pid in self.attempt.group.pids():
+            _send(pid, number)
+            _send(pid, signals.CONT)  # a stopped process hears nothing but KILL
+
+    def _kill(self) -> None:
+        self.attempt.group.kill()
+        child = self.attempt.child
+        if child.status is None:  # as root it may have left its group: it is ours to end all the same
+            signals.send_pidfd(child.pidfd, signals.KILL)
+
+    def _freeze(self) -> None:
+        self._held_since = self._held_since or trio.current_time()
+        self.attempt.group.freeze()
+
+    def _thaw(self) -> None:
+        self._end_hold()
+        group = self.attempt.group
+        group.thaw()
+        if group.reflex():  # what it was given does not take it past its wire: it is held again, and that is news
+            self.send(events.Reached(trio.current_time()))
+            group.hear()
+
+    def _end_hold(self) -> None:
+        if self._held_since is not None:
+            self._held_for += trio.current_time() - self._held_since
+            self._held_since = None
+
+    def _set_limit(self, limit: int | None, by: str) -> None:
+        before = self.attempt.group.limit
+        after = self.attempt.group.set_limit(limit)
+        if self._listening is not None:
+            self._listening.cancel()
+        self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
+
+    def _ask(self, limit: int) -> None:
+        now = self.attempt.group.limit or 0
+        enough = limit - now <= machine.room(self.site)
+        self.send(events.Granted(trio.current_time(), limit) if enough else events.Denied(trio.current_time()))
+
+    def _settle(self, why: str) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        self._end_hold()
+        self._settled = True
+        record = self.attempt.finish(why)
+        record.paused, record.raises = round(self._held_for, 6), self._raises
+        self._held_for, self._raises = 0.0, []
+        self.records.append(record)
+        self.step(events.Settled(trio.current_time(), record.result))
+
+    def _launch(self, limit: int | None) -> None:
+        try:
+            self.attempt = Attempt(self.site, self.spec, len(self.records) + 1, limit)
+        except MemrunError as e:
+            self.step(events.LaunchFailed(trio.current_time()))
+            if self.record is not None:
+                self.record.note = str(e)
+            return
+        self._watch()
+        self.step(events.Launched(trio.current_time(), self.attempt.group.limit))
+
+    def _finish(self, why: str) -> None:
+        self.record = self.records[-1].whole(self.records)
+        if why in {"exhausted", "launch"} or (why == "stopped" and not self.record.oom_kills):
+            self.record.result = why
+
+    def _execute(self, command: str, about: str) -> None:
+        assert self._nursery is not None
+        environ = {"MEMRUN_NAME": self.spec.name, "MEMRUN_EVENT": about, "MEMRUN_PID": str(self.attempt.child.pid)}
+        self._nursery.start_soon(hooks.run, command, environ)
+
+    def _look_at_the_largest(self) -> None:
+        self.attempt.seen = machine.largest(self.attempt.group.pids())
+
+    async def _end(self) -> None:
+        """Whatever happened: kill, reap, empty."""
+        self._send.close()
+        self._mail.close()
+        if self._settled:
+            return
+        child, pause = self.attempt.child, 0.001
+        while child.reap() is None or self.attempt.group.pids():
+            self._kill()
+            await trio.sleep(pause)
+            pause = min(0.1, pause * 2)
+        self.attempt.group.remove()
+        self.attempt.close()
+
+
+async def _watch(scope: trio.CancelScope, run: Run) -> None:
+    attempt = run.attempt
+    with scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.attend, watch.exit_of, attempt.child, attempt.group, run.send)
+            nursery.start_soon(run.attend, watch.group, attempt.group, run.send)
+            if run.spec.at:
+                nursery.start_soon(run.attend, run.listen_to_marks, attempt.group)
+            if run.spec.pressure:
+                levels = [gauges.Rule(rule.level, rule.mode) for rule in run.spec.pressure]
+                nursery.start_soon(run.attend, gauges.pressures, attempt.group, levels, run.send)
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

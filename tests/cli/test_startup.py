@@ -1,0 +1,53 @@
+"""The command starts before anything heavy is loaded: asserted on what is loaded, not on time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = {
+    "trio",
+    "psutil",
+    "tomli",
+    "asyncio",
+    "argparse",
+    "re",
+    "enum",
+    "typing",
+    "dataclasses",
+    "json",
+    "logging",
+    "subprocess",
+    "pathlib",
+    "ctypes",
+}
+
+
+def loaded(code, *words):
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *words], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    code = "import sys; sys.path.insert(0, '.'); import memrun.cli; print(*sys.modules)"
+    assert not HEAVY & loaded(code)
+
+
+def test_nothing_heavy_is_loaded_at_the_moment_of_launch():
+    code = """
+import os, sys
+sys.path.insert(0, '.')
+from memrun import cli, launch
+real = launch.launch
+def spy(order):
+    sys.stdout.write(' '.join(sys.modules)); sys.stdout.flush()
+    return real(order)
+launch.launch = spy
+sys.exit(cli.main(['--limit', '50M', '--', 'true']))
+"""
+    assert not HEAVY & loaded(code)
+
+
+def test_a_trivial_command_needs_no_event_loop():
+    code = "import sys; sys.path.insert(0, '.'); from memrun import cli; cli.main(['--limit', '50M', '--', 'true']); print(*sys.modules)"
+    assert not {"trio", "psutil", "json", "typing"} & loaded(code)

@@ -1,0 +1,314 @@
+"""What sets memrun apart: a job at its limit is held, its work intact, and goes on when it is given more. On both kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from memrun import clients
+
+MEMRUN = [sys.executable, "-m", "memrun"]
+RUNS = int(os.environ.get("MEMRUN_TEST_RUNS", "2"))  # 200 in a long run
+MOMENTS = int(os.environ.get("MEMRUN_TEST_MOMENTS", "15"))  # 200 in a long run
+STORM = int(os.environ.get("MEMRUN_TEST_STORM", "300"))  # 10000 in a long run
+
+WAYS = ["touch 60", "touch 60 4", "touch 60 1 8", "touch 60 2 4", "mapbig 60", "memfd 60", "read 60"]
+
+
+class Held:
+    """A memrun in the background, and what can be said to it."""
+
+    def __init__(self, *words, name="held"):
+        self.name = name
+        self.process = subprocess.Popen(
+            [*MEMRUN, "--name", name, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def say(self, verb, *words, check=True):
+        done = subprocess.run([*MEMRUN, verb, self.name, *words], capture_output=True, text=True, timeout=60)
+        assert not check or done.returncode == 0, done
+        return done
+
+    def row(self):
+        return next((row for _, row in clients.jobs() if row["pid"] and _socket_of(self.process.pid)), None)
+
+    def until(self, state, seconds=30):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            row = self.row()
+            if row and row["state"] == state:
+                return row
+            time.sleep(0.02)  # asked from outside, as a user would: there is nothing to wait on here
+        raise AssertionError(f"never {state}: {self.row()}")
+
+    def line(self):
+        return self.process.stdout.readline().strip()
+
+    def end(self):
+        out, err = self.process.communicate(timeout=60)
+        return out, err, self.process.returncode
+
+
+def _socket_of(pid):
+    place = clients.directory()
+    return place and os.path.exists(f"{place}/{pid}.sock")
+
+
+@pytest.fixture
+def held():
+    made = []
+
+    def make(*words, **options):
+        made.append(Held(*words, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+@pytest.fixture
+def step_program(tmp_path):
+    program = tmp_path / "mem-allocate"
+    subprocess.run(["cc", "-O2", "-o", str(program), "examples/mem-allocate.c"], check=True)
+    return str(program)
+
+
+def test_the_classic(held, step_program):
+    job = held("--limit", "5M", "--on-oom", "pause", "--", step_program, "0", "50")
+    job.until("PAUSED")
+    assert [job.line() for _ in range(4)] == ["1 MiB", "2 MiB", "3 MiB", "4 MiB"]
+    assert "5M -> 7M" in job.say("raise", "7M").stdout
+    assert [job.line() for _ in range(2)] == ["5 MiB", "6 MiB"]
+    row = job.until("PAUSED")
+    assert row["limit"] == 7 << 20
+    assert row["usage"] <= row["limit"]
+    job.say("kill")
+    out, err, status = job.end()
+    assert (out, status) == ("", 137)
+    assert err.count("paused: ") == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_held_and_raised_without_a_loss(judged, hog, way):
+    """Raised by rule each time that it is held: it does all of its work, and nobody is killed."""
+    for _ in range(RUNS):
+        done, record = judged("--limit", "20M", "--on-oom", "pause", "--grow", "2", "--", hog, *way.split())
+        assert (record["result"], done.returncode, record["oom_kills"]) == ("success", 0, 0), (done, record)
+        assert record["paused"] > 0
+        assert [one["by"] for one in record["raises"]] == ["rule"] * len(record["raises"])
+
+
+def test_held_beside_a_busy_machine(judged, hog):
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        for _ in range(RUNS):
+            done, record = judged("--limit", "20M", "--on-oom", "pause", "--grow", "2", "--", hog, "touch", "60", "2")
+            assert (record["result"], record["oom_kills"]) == ("success", 0), (done, record)
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+
+
+def test_page_cache_is_no_reason_to_pause(judged, hog, disk):
+    for _ in range(RUNS):
+        done, record = judged("--limit", "20M", "--on-oom", "pause", "--patience", "20s", "--", hog, "file", f"{disk}/big", "100")
+        assert (record["result"], record["paused"]) == ("success", 0.0), (done, record)
+
+
+def test_read_gets_all_its_bytes_after_a_raise(held, hog):
+    job = held("--limit", "20M", "--on-oom", "pause", "--", hog, "read", "60")
+    job.until("PAUSED")
+    job.say("raise", "x4")
+    assert job.end()[0] == f"read {60 << 20}\n"
+
+
+def test_patience_ends(judged, hog):
+    done, record = judged("--limit", "20M", "--on-oom", "pause", "--patience", "300ms", "--", hog, "touch", "60")
+    assert (record["result"], done.returncode) == ("patience", 137)
+    assert record["paused"] >= 0.3
+
+
+def test_ceiling_holds(held, hog):
+    job = held("--limit", "20M", "--on-oom", "pause", "--grow", "2", "--ceiling", "40M", "--", hog, "touch", "60")
+    row = job.until("PAUSED")
+    while row["limit"] != 40 << 20:
+        row = job.until("PAUSED")
+    job.say("stop")
+    assert job.end()[2] == 143
+
+
+def test_a_signal_that_is_handled_arrives_in_a_paused_job(held):
+    program = "import signal,sys; signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True)); x = []\nwhile True: x.append(bytearray(1 << 20))"
+    job = held("--limit", "40M", "--on-oom", "pause", "--", sys.executable, "-I", "-c", program)
+    job.until("PAUSED")
+    job.say("signal", "USR1")
+    assert job.line() == "heard"
+    job.until("PAUSED")
+    job.process.send_signal(signal.SIGTERM)
+    assert job.end()[2] == 143
+
+
+def test_a_handler_of_term_runs_in_a_paused_job(held):
+    program = "import signal,sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); x = []\nwhile True: x.append(bytearray(1 << 20))"
+    job = held("--limit", "40M", "--on-oom", "pause", "--stop-timeout", "20s", "--", sys.executable, "-I", "-c", program)
+    job.until("PAUSED")
+    job.process.terminate()
+    assert job.end()[2] == 7
+
+
+def test_lowering_below_use_is_refused(held, hog):
+    job = held("--limit", "100M", "--", hog, "forks", "2")
+    assert job.line() == "forked"
+    job.until("RUNNING")
+    done = job.say("raise", "50M")
+    assert "100M -> 50M" in done.stdout
+    done = job.say("raise", "100K", check=False)
+    assert done.returncode == 125
+    assert "below the floor" in done.stderr
+    job.say("pause")
+    job.until("PAUSED")
+    job.say("resume")
+    job.until("RUNNING")
+    job.say("kill")
+    job.end()
+
+
+def test_killed_at_any_moment_of_pauses_and_raises(hog):
+    """SIGKILL to memrun: nothing parked, running or left (the `unchanged` fixture looks)."""
+    moments = random.Random(11)
+    for _ in range(MOMENTS):
+        words = ["--limit", "8M", "--on-oom", "pause", "--grow", "1.3", "--ceiling", "60M", "--", hog, "step", "500", "3", "400"]
+        process = subprocess.Popen([*MEMRUN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.0, 0.8))
+        process.kill()
+        process.wait()
+
+
+def test_a_storm_of_raises_from_several_clients(held, hog):
+    job = held("--limit", "100M", "--", hog, "step", "100", "1", "100000")
+    job.until("RUNNING")
+    path = next(path for _, path in clients.sockets())
+    before = len(os.listdir(f"/proc/{job.process.pid}/fd"))
+    for number in range(STORM):
+        size = f"{200 + number % 50}M"
+        assert clients.ask(path, {"verb": "raise", "name": "held", "size": size})["to"] == (200 + number % 50) << 20
+    wires = [clients.connect(path) for _ in range(20)]
+    for wire in wires:
+        wire.sendall(json.dumps({"verb": "raise", "name": "held", "size": "+1M"}).encode() + b"\n")
+    for wire in wires:
+        assert json.loads(wire.makefile().readline())["ok"]
+        wire.close()
+    assert job.until("RUNNING")["limit"] == (200 + (STORM - 1) % 50 + 20) << 20
+    deadline = time.monotonic() + 5
+    while len(os.listdir(f"/proc/{job.process.pid}/fd")) > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(os.listdir(f"/proc/{job.process.pid}/fd")) <= before
+    job.say("kill")
+    job.end()
+
+
+def test_garbage_on_the_socket_is_refused(held):
+    job = held("--limit", "50M", "--", "sleep", "1000")
+    job.until("RUNNING")
+    path = next(path for _, path in clients.sockets())
+    noise = random.Random(3)
+    for junk in [
+        b"\n",
+        b"{}\n",
+        b"[1]\n",
+        b'{"verb": "exec"}\n',
+        b"\xff\xfe\n",
+        b"[" * 60000 + b"\n",
+        b"x" * 100000,
+        noise.randbytes(5000) + b"\n",
+    ]:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError), clients.connect(path) as wire:
+            wire.sendall(junk)
+            wire.shutdown(socket.SHUT_WR)
+            assert b'"ok": true' not in wire.makefile("rb").read()
+    assert job.until("RUNNING")
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    job.say("stop")
+    assert job.end()[2] == 143
+
+
+def test_names(memrun, held):
+    job = held("--limit", "50M", "--", "sleep", "1000")
+    job.until("RUNNING")
+    done = memrun("raise", "hled", "60M")
+    assert (done.returncode, done.stderr) == (125, "memrun: no job is called 'hled'. There are: held\n")
+    other = held("--limit", "50M", "--", "sleep", "1000")
+    while len(clients.jobs()) < 2:
+        time.sleep(0.02)
+    done = memrun("stop", "held")
+    assert done.returncode == 125
+    assert f"{job.process.pid}:held" in done.stderr
+    assert f"{other.process.pid}:held" in done.stderr
+    assert memrun("stop", f"{other.process.pid}:held").returncode == 0
+    assert other.end()[2] == 143
+    job.say("kill")
+    job.end()
+
+
+def test_restart_with_more_each_time(judged, hog):
+    done, record = judged("--limit", "20M", "--on-oom", "restart", "--grow", "2", "--delay", "10ms", "--", hog, "touch", "60")
+    assert (record["result"], done.returncode, done.stdout) == ("success", 0, "done 60 MiB\n")
+    assert [(one["limit"] >> 20, one["result"]) for one in record["attempts"]] == [
+        (20, "oom-kill"),
+        (40, "oom-kill"),
+        (80, "success"),
+    ]
+
+
+def test_restart_ends(judged, hog):
+    words = ["--limit", "20M", "--on-oom", "restart", "--grow", "2", "--ceiling", "30M", "--attempts", "3", "--delay", "10ms"]
+    done, record = judged(*words, "--", hog, "touch", "60")
+    assert (record["result"], done.returncode) == ("exhausted", 137)
+    assert [one["limit"] >> 20 for one in record["attempts"]] == [20, 30, 30]
+
+
+def test_restart_on_failure(judged, tmp_path):
+    script = f"echo x >> {tmp_path}/count; [ $(wc -l < {tmp_path}/count) -ge 3 ]"
+    done, record = judged("--restart", "on-failure", "--delay", "10ms", "--limit", "50M", "--", "sh", "-c", script)
+    assert (record["result"], done.returncode, len(record["attempts"])) == ("success", 0, 3)
+
+
+def test_a_stop_outranks_every_restart(held):
+    job = held("--restart", "always", "--delay", "10ms", "--attempts", "100000", "--limit", "50M", "--", "sleep", "0.05")
+    job.until("RUNNING")
+    job.process.terminate()
+    assert job.end()[2] in {0, 143}
+
+
+def test_a_threshold_sends_a_signal(judged, hog):
+    script = f"trap 'echo heard' USR1; {hog} step 1000 100 30 >/dev/null; echo over"
+    done, _ = judged("--limit", "50M", "--at", "40%=signal:USR1", "--", "sh", "-c", script)
+    assert done.stdout == "heard\nover\n"
+
+
+def test_a_threshold_restarts_cleanly(judged, hog, tmp_path):
+    """TERM, grace, new attempt: before the kernel would have killed."""
+    script = f"trap 'echo clean >> {tmp_path}/log; exit 0' TERM; echo start >> {tmp_path}/log; {hog} step 1000 100 60 >/dev/null & wait"
+    words = ["--limit", "50M", "--at", "60%=restart", "--attempts", "2", "--delay", "10ms"]
+    _, record = judged(*words, "--", "sh", "-c", script)
+    assert (tmp_path / "log").read_text() == "start\nclean\nstart\nclean\n"
+    assert (record["result"], record["oom_kills"]) == ("exhausted", 0)
+
+
+def test_a_threshold_runs_a_hook(judged, hog, tmp_path):
+    words = ["--limit", "50M", "--at", f"40%=exec:echo $MEMRUN_NAME > {tmp_path}/hook", "--wait-all"]
+    judged(*words, "--", hog, "step", "1000", "100", "30")
+    assert (tmp_path / "hook").read_text() == "hog\n"

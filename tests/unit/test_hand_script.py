@@ -1,0 +1,134 @@
+"""The dead man's hand: a shell script, for whatever /bin/sh is. What it kills is tested in tests/kernel and tests/contract."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from memrun import hand
+from memrun.hand import SCRIPT, Hand, spread
+
+SHELLS = [
+    ["dash"],
+    ["bash"],
+    ["bash", "--posix"],
+    ["busybox", "sh"],
+    ["ksh"],
+    ["mksh"],
+    ["yash"],
+    ["zsh", "--emulate", "sh"],
+    ["sh"],
+]
+BRIEF = SCRIPT.replace("left=200", "left=3")  # rounds before it gives up: what a removal can do on plain folders, it does at once
+HERE = [shell for shell in SHELLS if shutil.which(shell[0])]
+
+
+def name(shell: list[str]) -> str:
+    return " ".join(shell)
+
+
+@pytest.fixture(params=HERE, ids=name)
+def shell(request):
+    return request.param
+
+
+def act(shell: list[str], said: str, *places: object) -> subprocess.CompletedProcess[str]:
+    """Run the script as `spread` does; the end of `said` is the end of the pipe."""
+    command = [*shell, "-c", BRIEF, "memrun-hand", *map(str, places)]
+    return subprocess.run(
+        command, input=said, text=True, capture_output=True, env={}, timeout=30, executable=shutil.which(shell[0])
+    )
+
+
+def test_there_is_a_shell_to_test_with():
+    assert HERE
+
+
+def test_every_shell_can_read_it(shell):
+    done = subprocess.run([*shell, "-n", "-c", SCRIPT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_done_touches_nothing(shell, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert act(shell, "done\n", tmp_path / "run").returncode == 0
+    assert (tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("said", ["", "don", "undone\n", "done it\n"])
+def test_any_other_end_removes(shell, tmp_path, said):
+    for folder in ("a", ".hidden", "..odd", "with blank", "*", "-n", "$(exit)"):
+        (tmp_path / "run" / folder / "deeper").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "beside" / "x").mkdir(parents=True)
+    assert act(shell, said, tmp_path / "run", tmp_path / "never-made", tmp_path / "beside").returncode == 0
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_it_lets_go_of_what_is_held(shell, tmp_path):
+    """On plain files a removal cannot succeed, so what was written stays to be seen; the script is ended after a few rounds."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in ("cgroup.kill", "memory.oom_control", "freezer.state", "cgroup.procs"):
+        (run / file).write_text("")
+    command = [*shell, "-c", BRIEF, "memrun-hand", str(run)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={}, timeout=30, check=True)
+    assert {file: (run / file).read_text() for file in os.listdir(run)} == {
+        "cgroup.kill": "1\n",
+        "memory.oom_control": "0\n",
+        "freezer.state": "THAWED\n",
+        "cgroup.procs": "",
+    }
+
+
+class TestHand:
+    def test_dismissed_it_is_gone_and_touched_nothing(self, tmp_path, unchanged):
+        (tmp_path / "run").mkdir()
+        it = spread((str(tmp_path / "run"),))
+        it.dismiss()
+        it.dismiss()  # twice is once
+        with pytest.raises(ProcessLookupError):
+            os.kill(it.pid, 0)
+        assert (tmp_path / "run").is_dir()
+
+    def test_clenched_it_has_removed_when_that_returns(self, tmp_path, unchanged):
+        (tmp_path / "run" / "a").mkdir(parents=True)
+        it = spread((str(tmp_path / "run"),))
+        it.clench()
+        it.clench()
+        it.dismiss()
+        assert not (tmp_path / "run").exists()
+
+    def test_no_signal_that_people_send_reaches_it(self, tmp_path, unchanged):
+        it = spread((str(tmp_path / "run"),))
+        assert os.getsid(it.pid) == it.pid
+        it.dismiss()
+
+    def test_killed_it_can_still_be_dismissed(self, tmp_path, unchanged):
+        it = spread((str(tmp_path / "run"),))
+        os.kill(it.pid, 9)
+        os.waitid(os.P_PID, it.pid, os.WEXITED | os.WNOWAIT)
+        it.dismiss()
+
+    def test_the_pipe_is_not_inherited_by_commands(self, tmp_path, unchanged):
+        it = spread((str(tmp_path / "run"),))
+        seen = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False).stdout
+        ours = os.readlink(f"/proc/self/fd/{it._pipe}")
+        it.dismiss()
+        assert ours not in seen
+
+    def test_no_shell_is_an_error_with_nothing_left(self, monkeypatch, unchanged):
+        def refuse(*_: object, **__: object) -> int:
+            raise OSError(11, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(hand.os, "posix_spawn", refuse)
+        with pytest.raises(hand.LaunchError, match="cannot start a process"):
+            spread(("/nowhere",))
+
+    def test_one_without_a_pipe_does_nothing(self):
+        it = Hand(1, -1)
+        it.dismiss()
+        it.clench()

@@ -1,0 +1,181 @@
+"""The house rules: who may know whom, what is loaded before the command runs, and how large things may grow.
+
+In ROOMS a bare word is a room that may be imported at the top, `~` marks those only inside functions, `?` those only for types.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import memrun
+
+HOUSE = Path(memrun.__file__).parent
+ROOMS = {
+    # floor 0 and 1: values and rules
+    "__init__": "~api ?api",
+    "__main__": "cli",
+    "errors": "",
+    "events": "",
+    "units": "errors",
+    "signals": "errors",
+    "states": "",
+    "policy": "events states",
+    "marks": "errors units signals",
+    "record": "errors ?cgroup",
+    "options": "errors marks signals units",
+    "report": "errors signals units ?record",
+    # floor 2: the kernel
+    "cgroup": "errors cgroup.detect ~cgroup.v1 ~cgroup.v2",
+    "cgroup.files": "errors",
+    "cgroup.detect": "",
+    "cgroup.tree": "errors signals cgroup.files",
+    "cgroup.survey": "errors cgroup.detect cgroup.files",
+    "cgroup.eventfd": "errors ?cgroup.files",
+    "cgroup.freezer1": "errors cgroup cgroup.detect cgroup.files",
+    "cgroup.details": "errors cgroup cgroup.files cgroup.tree",
+    "cgroup.gauge": "errors signals cgroup cgroup.detect cgroup.files cgroup.eventfd",
+    "cgroup.v1": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.v1group ?cgroup.detect",
+    "cgroup.v1group": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.freezer1 ?cgroup.v1",
+    "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.tree",
+    "oomlog": "",
+    "hand": "errors signals",
+    "launch": "errors signals",
+    # floor 3 and up: runs
+    "guard": "?cgroup",
+    "machine": "?job",
+    "aside": "errors signals",
+    "hooks": "launch signals",
+    "gauges": "events errors cgroup cgroup.gauge marks",
+    "clients": "errors",
+    "control": "errors events units signals clients",
+    "verbs": "errors clients report units signals options",
+    "desk": "aside cgroup.details errors events job options signals states units ?supervisor ?cgroup",
+    "job": "cgroup guard errors hand launch oomlog record signals units ?options",
+    "watch": "events signals ?cgroup ?launch",
+    "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
+    "api": "errors job options record ~supervisor ?events",
+    "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
+    "cli": "errors guard signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~__init__ ?record ?supervisor",
+}
+HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
+    "trio": "aside control desk gauges hooks watch supervisor",
+    "psutil": "",
+    "tomli": "",
+    "json": "control",
+    "jeepney": "",
+    "dataclasses": "events policy states gauges",
+    "typing": "api aside control desk gauges machine policy watch supervisor",
+} | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
+HEAVY["ctypes"] = "watch"  # trio has loaded it by then
+KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
+MAY_SAY_THEM = {"oomlog", "hand"}
+LOADED_BY_CLI = set(
+    "trio psutil tomli typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
+)
+BANNED_NAMES = re.compile(r"manager|handler|(?<!ps)utils?\b|helpers?\b", re.IGNORECASE)
+
+
+def room_of(path: Path) -> str:
+    return ".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {room_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(HOUSE.rglob("*.py"))}
+every_room = pytest.mark.parametrize("room", TREES)
+
+
+def imports(node: ast.AST, where: str = "") -> set[tuple[str, str]]:
+    """(where, module) of each import below a node: '' top, '~' inside a function, '?' for types only."""
+    found = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            found |= {(where, alias.name) for alias in child.names}
+        elif isinstance(child, ast.ImportFrom):
+            parts = {f"{child.module}.{alias.name}" for alias in child.names}
+            known = {part for part in parts if part.removeprefix("memrun.") in TREES}
+            found |= {(where, name) for name in known | ({child.module or ""} if parts - known else set())}
+        elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found |= imports(child, "~")
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            found |= imports(child, "?")
+        else:
+            found |= imports(child, where)
+    return found
+
+
+@every_room
+def test_who_may_know_whom(room):
+    assert room in ROOMS, f"a new room: say in ROOMS (and in the house's plan) whom {room} may know"
+    allowed = set(ROOMS[room].split())
+    for where, module in imports(TREES[room]):
+        if module.partition(".")[0] == "memrun":
+            known = module.partition(".")[2] or "__init__"
+            assert {where + known, known} & allowed, f"{room} may not import {where}{known}"
+
+
+def test_the_table_has_no_room_that_is_gone():
+    assert set(ROOMS) == set(TREES)
+
+
+@every_room
+def test_what_is_heavy_stays_inside(room):
+    for where, module in imports(TREES[room]):
+        name = module.partition(".")[0]
+        assert where or name not in HEAVY or room in HEAVY[name].split(), f"{room} imports {name} at its top"
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    owners = [n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]
+    return {id(n.body[0].value) for n in owners if n.body and isinstance(n.body[0], ast.Expr)}
+
+
+@every_room
+def test_the_kernel_s_words_stay_below(room):
+    if room.startswith("cgroup") or room in MAY_SAY_THEM:
+        return
+    said = docstrings(TREES[room])
+    for node in ast.walk(TREES[room]):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            assert not KERNEL_WORDS.search(node.value), f"line {node.lineno} of {room}: {node.value!r}"
+
+
+@every_room
+def test_functions_and_files_stay_small(room):
+    tree = TREES[room]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 40, f"{room}.{node.name} has {lines} lines"
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len(set(names) - {"self", "cls"}) <= 5, f"{room}.{node.name} has {len(names)} parameters"
+    path = HOUSE.joinpath(*room.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{room} has more than 400 lines"
+
+
+@every_room
+def test_names_say_what_a_thing_is(room):
+    names = {room}
+    for node in ast.walk(TREES[room]):
+        names |= {str(getattr(node, field)) for field in ("id", "attr", "arg", "name") if hasattr(node, field)}
+    assert not [name for name in names if BANNED_NAMES.search(name)]
+
+
+@every_room
+def test_no_error_is_swallowed_wholesale(room):
+    for node in ast.walk(TREES[room]):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno} of {room}: a bare except"
+            assert not re.search(r"\bException\b", ast.unparse(node.type)), f"line {node.lineno} of {room}: except Exception"
+
+
+def test_the_command_line_is_loaded_without_anything_heavy():
+    code = f"import sys; import memrun.cli; print(*sorted({LOADED_BY_CLI!r} & set(sys.modules)))"
+    # -S: what a site's own .pth files load is none of ours
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=HOUSE.parent)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
