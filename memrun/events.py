@@ -132,6 +132,13 @@ class RestartAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveWayAsked:
+    """Its memory is needed by others who wait as it does: this attempt ends, and another one is made when there is room."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """Somebody wants it to end: a signal to memrun, a command, the end of a batch. `signal` None: as configured."""
 
@@ -171,6 +178,7 @@ Event = (
     | PauseAsked
     | ResumeAsked
     | RestartAsked
+    | GiveWayAsked
     | StopAsked
     | KillAsked
     | SignalAsked
@@ -179,7 +187,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start an attempt, in a fresh group with this limit (bytes, None is infinity)."""
+    """Start an attempt, in a fresh group with this limit (bytes, None is infinity): at once, or when a batch has room for it."""
 
     limit: int | None
 

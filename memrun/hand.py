@@ -44,6 +44,9 @@ done
 """
 
 
+LOCKED = 9  # a descriptor that nothing in the script uses
+
+
 class Hand:
     """The waiting process and our end of its pipe."""
 
@@ -80,14 +83,17 @@ def _say_done(pipe: int) -> None:
         return
 
 
-def spread(places: tuple[str, ...]) -> Hand:
-    """Start the hand over these directories (they need not exist yet)."""
+def spread(places: tuple[str, ...], lock: int = -1) -> Hand:
+    """Start the hand over these directories (they need not exist yet). `lock`: a flock(2)ed descriptor that it shares, so that
+    nobody else has the lock before it has cleaned up."""
     theirs, ours = os.pipe()
     actions = [
         (os.POSIX_SPAWN_DUP2, theirs, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
     ]
+    if lock >= 0:
+        actions.append((os.POSIX_SPAWN_DUP2, lock, LOCKED))
     try:
         pid = os.posix_spawn(
             "/bin/sh",

@@ -28,9 +28,10 @@ class Site:
 
     __slots__ = ("hand", "host")
 
-    def __init__(self) -> None:
+    def __init__(self, lock: int = -1) -> None:
+        """`lock`: a locked descriptor that the hand holds on to until it has cleaned up."""
         self.host: Host = cgroup.open_host(os.getpid())
-        self.hand = hand.spread(self.host.places())
+        self.hand = hand.spread(self.host.places(), lock)
         try:
             self.host.begin()
         except BaseException:
@@ -175,7 +176,9 @@ def _order(group: Group, spec: Spec) -> launch.Order:
     order = launch.Order(spec.command)
     order.procs_fds = group.procs_fds()
     order.immune = spec.on_oom == "pause" and spec.limit is not None and group.version == "v2"
-    order.own_group = not _in_a_terminal()
+    order.own_group = spec.apart or not _in_a_terminal()
+    if spec.streams is not None:
+        order.stdin, order.stdout, order.stderr = spec.streams
     order.mask = spec.mask
     order.keep = signals.ignored() & {signals.HUP}  # nohup memrun ... means it for the command too
     return order

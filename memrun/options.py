@@ -204,11 +204,15 @@ class Spec:
     verbose: bool
     asked: dict[str, str]  # as it was typed
     mask: frozenset[int]  # signals that the command starts with blocked
+    apart: bool  # one of many: never in our process group, even in a terminal
+    streams: tuple[int, int, int] | None  # descriptors for its stdin, stdout and stderr; None: ours
 
     def __init__(self, command: Sequence[str], values: dict[str, object] | None = None) -> None:
         self.command = list(command)
         self.asked = {}
         self.mask = frozenset()
+        self.apart = False
+        self.streams = None
         for option in OPTIONS:
             setattr(self, option.key, option.default)
         for key, value in (values or {}).items():

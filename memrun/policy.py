@@ -11,6 +11,7 @@ The life of a run, in one place:
     any of these --OomKilled, oom_group--> Ending, killed at once
     Draining | Ending --Emptied (and the command reaped)--> Settling
     Settling --Settled (the verdict, from the kernel's counters)--> Waiting for another attempt | Over
+    a held one --GiveWayAsked (a batch is stuck)--> Ending, killed, and Waiting for another attempt
 
 Invariants (tests/unit enumerate every legal history against them): there is one Finish, and it is last; nothing settles
 without the group being empty *and* the command reaped; whoever waits for nobody but time has an alarm; the first cause is the
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from memrun.events import Decision, Event
 
 SLOWEST = 1.0
-RESTARTS = {"restart", "restart-asked"}  # causes that end an attempt, but not the run
+RESTARTS = {"restart", "restart-asked", "gave-way"}  # causes that end an attempt, but not the run
+FREE = {"restart-asked", "gave-way"}  # those that are no doing of the job's: neither delayed nor counted
 HEARING = 0.5  # seconds that a held job may run to hear a signal
 GOLDEN = 0.6180339887  # spreads the jitter of successive delays evenly, without a source of randomness
 
@@ -141,6 +143,8 @@ def _while_alive(rule: Rule, state: State, event: Event) -> Step:
             return _resume(state)
         case events.SignalAsked(at, number):
             return _signal(state, at, number)
+        case events.GiveWayAsked(at):
+            return _kill(state, "gave-way", at)
         case events.Crossed(at, index, rising):
             return _act(rule, state, rule.marks[index], at) if rising else (state, (_fell(rule.marks[index]),))
         case events.Pressed(at, index):
@@ -184,13 +188,14 @@ def _settled(rule: Rule, state: State, at: float, result: str) -> Step:
     again = _wanted_again(rule, why, result)
     if state.stopped or not again:
         return replace(state, phase=Over()), (Finish("stopped" if again and why != "oom-kill" else why),)
-    asked = why == "restart-asked"  # by a person: neither delayed nor counted
+    asked = why in FREE
     if not asked and len(_counted(rule, state.tries, at)) >= rule.attempts:
         return replace(state, phase=Over()), (Finish("exhausted"), Tell("exhausted", f"{rule.attempts} attempts are used up"))[
             ::-1
         ]
     quick = 0 if at - state.began >= rule.min_uptime else state.quick + (not asked)
-    limit = grown(rule, state.limit) if result == "oom-kill" and rule.on_oom == "restart" else state.limit
+    short = why == "gave-way" or (result == "oom-kill" and rule.on_oom == "restart")
+    limit = grown(rule, state.limit) if short else state.limit
     pause = 0.0 if asked else _delay(rule, quick)
     tries = state.tries[:-1] if asked else state.tries
     return replace(state, phase=Waiting(at + pause), limit=limit, quick=quick, tries=tries), (_again(result, why, pause, limit),)
@@ -220,7 +225,8 @@ def _delay(rule: Rule, quick: int) -> float:
 
 
 def _again(result: str, why: str, pause: float, limit: int | None) -> Tell:
-    cause = "as asked" if why == "restart-asked" else "by rule" if why == "restart" else f"after {result}"
+    causes = {"restart-asked": "as asked", "restart": "by rule", "gave-way": "because others needed its memory"}
+    cause = causes.get(why, f"after {result}")
     return Tell("restarting", f"restarts {cause} in {pause:.1f} s with a limit of {'infinity' if limit is None else limit}")
 
 
@@ -319,8 +325,11 @@ def _fell(action: Action) -> Tell:
 
 
 def _restart(rule: Rule, state: State, at: float) -> Step:
-    if isinstance(state.phase, Waiting):
-        return replace(state, phase=Waiting(at)), ()
+    match state.phase:
+        case Waiting(None):
+            return state, ()
+        case Waiting():
+            return replace(state, phase=Waiting(at)), ()
     return _stop(rule, state, "restart-asked", at, None)
 
 
@@ -358,7 +367,7 @@ def _rang(rule: Rule, state: State, at: float) -> Step:
         return state, ()
     match state.phase:
         case Waiting():
-            return state, (events.Launch(state.limit),)
+            return replace(state, phase=Waiting(None)), (events.Launch(state.limit),)
         case Ending(why, _, killed, gap) if killed:
             slower = min(SLOWEST, gap * 2)
             return replace(state, phase=Ending(why, at + slower, killed=True, gap=slower)), (Kill(),)

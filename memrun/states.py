@@ -90,9 +90,9 @@ class Settling:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Between two attempts. `grown`: the limit of the next one."""
+    """Between two attempts: until then; None when the next one has been asked for, and is launched as soon as there is room."""
 
-    until: float
+    until: float | None
 
 
 @dataclass(frozen=True, slots=True)

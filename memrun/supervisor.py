@@ -10,7 +10,8 @@ import math
 import os
 import random
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -59,6 +60,19 @@ def _action(action: marks.Action, about: str) -> policy.Action:
     return policy.Action(action.do, str(action.signal or action.command), f"{about}: {action}")
 
 
+class Usher(Protocol):
+    """Who shares out memory among the runs of a batch. Each is told, and answers with events or `enter` when it can."""
+
+    def launch(self, run: Run, limit: int | None) -> None:
+        """It wants another attempt, with this limit."""
+
+    def ask(self, run: Run, limit: int) -> None:
+        """It is held at its limit, and wants this one: Granted or Denied."""
+
+    def may_lend(self, run: Run) -> bool:
+        """Whether it may have a little more than its limit for a moment."""
+
+
 class Run:
     """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
 
@@ -72,6 +86,7 @@ class Run:
         self.record: Record | None = None  # of the whole run, once it is over
         self.over = trio.Event()
         self.hear = hear
+        self.usher: Usher | None = None
         self._raises: list[dict[str, object]] = []
         self._held_since: float | None = None
         self._held_for = 0.0
@@ -188,13 +203,14 @@ class Run:
             case events.SetLimit(limit, by):
                 self._set_limit(limit, by)
             case events.Lend():
-                self.attempt.group.lend()
+                if self.usher is None or self.usher.may_lend(self):
+                    self.attempt.group.lend()
             case events.Ask(limit):
-                self._ask(limit)
+                (self._ask if self.usher is None else partial(self.usher.ask, self))(limit)
             case events.Settle(why):
                 self._settle(why)
             case events.Launch(limit):
-                self._launch(limit)
+                (self._launch if self.usher is None else partial(self.usher.launch, self))(limit)
             case events.Finish(why):
                 self._finish(why)
             case events.Tell():
@@ -260,8 +276,12 @@ class Run:
         self.step(events.Settled(trio.current_time(), record.result))
 
     def _launch(self, limit: int | None) -> None:
+        self.enter(lambda: Attempt(self.site, self.spec, len(self.records) + 1, limit))
+
+    def enter(self, make: Callable[[], Attempt]) -> None:
+        """A further attempt, now."""
         try:
-            self.attempt = Attempt(self.site, self.spec, len(self.records) + 1, limit)
+            self.attempt = make()
         except MemrunError as e:
             self.step(events.LaunchFailed(trio.current_time()))
             if self.record is not None:

@@ -28,6 +28,7 @@ from memrun.events import (
     Exited,
     Finish,
     Freeze,
+    GiveWayAsked,
     Granted,
     Kill,
     KillAsked,
@@ -67,7 +68,8 @@ MOMENTS = {"until", "insist", "deadline", "began", "patience", "hearing"}  # fie
 HELD = (Paused, Lent)
 AWAKE = (Running, Draining)
 LIVING = HELD + AWAKE
-RESTARTS = {"restart", "restart-asked"}
+RESTARTS = {"restart", "restart-asked", "gave-way"}
+FREE = {"restart-asked", "gave-way"}
 MARKS = tuple(Action(do, str(USR1) if do == "signal" else do) for do in "log signal exec stop kill restart pause".split())
 RULES = {
     "plain": Rule(),
@@ -107,7 +109,7 @@ class World(NamedTuple):
     stopped: bool = False  # a person or a rule wants no further attempt
     limit: int | None = None
     wanted: int | None = None  # the machine was asked for this limit
-    free: int = 0  # attempts that were asked for by a person
+    free: int = 0  # attempts that count against nobody
     launches: int = 0
     finished: bool = False
 
@@ -138,8 +140,14 @@ def possible(rule: Rule, state: State, world: World) -> Iterator[tuple[Event, Wo
     elif world.launching:
         limit = LIMIT if not world.launches else world.limit
         yield Launched(0.0, limit), launched(rule, world, limit)
-        if world.launches:
+        if world.launches:  # it may be queued until a batch has room
             yield LaunchFailed(0.0), world._replace(launching=False)
+            for event in (StopAsked(0.0), StopAsked(0.0, INT), KillAsked(0.0)):
+                yield event, world._replace(stopped=True)
+            for event in (RestartAsked(0.0), PauseAsked(0.0), ResumeAsked(0.0), SignalAsked(0.0, USR1), GiveWayAsked(0.0)):
+                yield event, world
+            for wanted in RAISES:
+                yield RaiseAsked(0.0, wanted), world._replace(limit=wanted)
     elif world.settling:
         yield StopAsked(0.0), world._replace(stopped=True)
         for result in (
@@ -174,6 +182,7 @@ def asked(rule: Rule, world: World) -> Iterator[tuple[Event, World]]:
         yield StopAsked(0.0, number), caused(world, "" if world.leftovers else "stopped")._replace(stopped=True)
     yield KillAsked(0.0), caused(world, "stopped")._replace(stopped=True)
     yield RestartAsked(0.0), world if world.ending else caused(world, "restart-asked")
+    yield GiveWayAsked(0.0), world if world.ending else caused(world, "gave-way")
     for limit in RAISES:
         yield RaiseAsked(0.0, limit), world._replace(limit=limit) if world.waiting else world
     for event in (PauseAsked(0.0), ResumeAsked(0.0), SignalAsked(0.0, USR1)):
@@ -263,7 +272,7 @@ def check_state(rule: Rule, state: State, world: World) -> None:
         assert isinstance(phase, Waiting) == world.waiting
     if isinstance(phase, Waiting):
         assert not world.stopped, "waits for another attempt after a commanded stop"
-        assert alarm(state) is not None
+        assert alarm(state) is not None or world.launching
     if not world.group or world.settling:
         return
     assert state.gone == (not world.alive)
@@ -374,7 +383,7 @@ def check_settled(rule: Rule, new: State, node: Node, event: Settled, last: Deci
         return world
     assert again, "restarted for no reason"
     assert isinstance(new.phase, Waiting)
-    free = world.first == "restart-asked"
+    free = world.first in FREE
     delay = new.phase.until - event.at
     assert delay == 0 if free else 0 < delay <= rule.max_delay, f"a delay of {delay}"
     check_limit(rule, world.limit, new.limit)
