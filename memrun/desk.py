@@ -212,6 +212,8 @@ async def _resume(run: Run, _words: Words) -> Words:
 
 
 async def _restart(run: Run, _words: Words) -> Words:
+    if run.attempt.borrowed:
+        raise RefusedError(f"memrun did not start {run.spec.name}, so it cannot start it again")
     run.command(events.RestartAsked(trio.current_time()))
     return {}
 

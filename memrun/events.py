@@ -147,6 +147,13 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class DetachAsked:
+    """Somebody wants processes that memrun did not start (`memrun attach`) to go on without it."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class KillAsked:
     """Somebody wants it gone now."""
 
@@ -180,6 +187,7 @@ Event = (
     | RestartAsked
     | GiveWayAsked
     | StopAsked
+    | DetachAsked
     | KillAsked
     | SignalAsked
 )
@@ -236,6 +244,11 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """Put every process of the job back to where it came from, unharmed: nobody is left in the group after that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """An attempt is over: take its record, remove its group. `why`: what memrun did first, '' where it did nothing."""
 
@@ -265,4 +278,4 @@ class Finish:
     why: str
 
 
-Decision = Launch | Signal | Freeze | Thaw | SetLimit | Lend | Ask | Kill | Settle | Tell | Execute | Finish
+Decision = Launch | Signal | Freeze | Thaw | SetLimit | Lend | Ask | Kill | LetGo | Settle | Tell | Execute | Finish

@@ -18,9 +18,59 @@ from memrun.units import Share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
     from memrun.cgroup import Group, Host
     from memrun.options import Spec
     from memrun.units import Size
+
+    class Process(Protocol):
+        """What an attempt is about: a command that memrun started, or processes that were there before it."""
+
+        pid: int
+        pidfd: int  # readable when there is reason to `reap`
+        left: list[int]  # who was still there when it had ended
+        status: int | None  # the raw wait status, once it has ended; 0 where nobody tells
+        rusage: tuple[float, int] | None
+
+        def reap(self) -> int | None:
+            """The status, once it has ended; None while it runs."""
+
+        def signal(self, number: int) -> None:
+            """Send it a signal, if it is still there."""
+
+        def close(self) -> None:
+            """Let go of the descriptors."""
+
+    class Stay(Protocol):
+        """What a Run drives: processes in one group, from when they are in it until their record is taken."""
+
+        site: Site
+        spec: Spec
+        group: Group
+        child: Process
+        kmsg: int
+        seen: list[dict[str, object]]
+        began: float  # monotonic
+        started: float  # since the epoch
+
+        @property
+        def borrowed(self) -> bool:
+            """Whether the processes were there before memrun, and are to go on without it."""
+
+        @property
+        def holds(self) -> bool:
+            """Whether they are to be held at the limit."""
+
+        def finish(self, why: str) -> Record:
+            """The record, once nobody is left in the group, which is removed."""
+
+        def rid(self) -> bool:
+            """Be rid of everybody in the group: kill them, or put back who is borrowed. True once nobody is left, else ask again."""
+
+        def close(self) -> None:
+            """Let go of every descriptor."""
 
 
 class Site:
@@ -71,7 +121,7 @@ class Attempt:
         self.seen: list[dict[str, object]] = []  # largest processes, if somebody looked at the last limit event
         self.kmsg = -1
         self.guard: Guard | None = None
-        wish = _wish(site, spec, spec.limit if attempt == 1 else limit)
+        wish = wish_of(site, spec, spec.limit if attempt == 1 else limit)
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
         try:
             self.kmsg = oomlog.listen()
@@ -79,7 +129,7 @@ class Attempt:
                 self.guard = Guard(self.group)
             self.started = time.time()
             self.began = time.monotonic()
-            self.child = launch.launch(_order(self.group, spec))
+            self.child: Process = launch.launch(_order(self.group, spec))
         except BaseException:
             self.relieve()
             self.group.kill()
@@ -93,6 +143,8 @@ class Attempt:
         if guard is not None and guard.relieve():
             self.group.found_held()
 
+    borrowed = False
+
     @property
     def holds(self) -> bool:
         """Whether it is to be held at its limit."""
@@ -100,29 +152,21 @@ class Attempt:
 
     def finish(self, why: str) -> Record:
         """The record, once the command is reaped and the group empty; then the group is removed."""
-        elapsed = time.monotonic() - self.began
-        tally = self.group.tally()
-        record = _record(self, elapsed)
-        record.take_tally(tally)
-        record.take_status(self.child.status)
-        if record.cpu is None and self.child.rusage is not None:
-            record.cpu = round(self.child.rusage[0], 6)
-        record.largest = self.seen[:5]
-        if tally.kills:
-            self._name_the_largest(record, tally.kills)
-        judge(record, why, tally, oom_group=self.spec.oom_group)
-        self.group.remove()  # False is no harm: the site removes the rest, or its hand does
-        self.close()
-        return record
 
-    def _name_the_largest(self, record: Record, kills: int) -> None:
-        group = "/".join(self.group.path.rsplit("/", 2)[1:])
-        told = oomlog.report(self.kmsg, group, kills) if self.kmsg >= 0 else oomlog.Report()
-        record.peak_anon = told.anon
-        record.largest = [{"pid": pid, "name": name, "rss": rss} for pid, name, rss in told.largest[:5]] or self.seen[:5]
-        if not record.largest and self.child.rusage is not None:
-            name = os.path.basename(self.spec.command[0])
-            record.largest = [{"pid": self.child.pid, "name": name, "rss": self.child.rusage[1]}]
+        def own(record: Record) -> None:
+            record.take_status(self.child.status)
+            if record.cpu is None and self.child.rusage is not None:
+                record.cpu = round(self.child.rusage[0], 6)
+
+        return taken(self, why, own)
+
+    def rid(self) -> bool:
+        """Kill everything; True once the command is reaped and the group is empty."""
+        if self.child.reap() is not None and not self.group.pids():
+            return True
+        self.group.kill()
+        self.child.signal(signals.KILL)
+        return False
 
     def abandon(self) -> None:
         """End it now, without a record: memrun itself has failed. The site's hand waits for the rest."""
@@ -145,7 +189,34 @@ class Attempt:
             child.close()
 
 
-def _record(attempt: Attempt, elapsed: float) -> Record:
+def taken(stay: Stay, why: str, own: Callable[[Record], None]) -> Record:
+    """The record of a stay in a group that nobody is in any more; then the group is removed. `own` adds what the processes
+    themselves told, before it is judged."""
+    elapsed = time.monotonic() - stay.began
+    tally = stay.group.tally()
+    record = _record(stay, elapsed)
+    record.take_tally(tally)
+    own(record)
+    record.largest = stay.seen[:5]
+    if tally.kills:
+        _name_the_largest(stay, record, tally.kills)
+    judge(record, why, tally, oom_group=stay.spec.oom_group)
+    stay.group.remove()  # False is no harm: the site removes the rest, or its hand does
+    stay.close()
+    return record
+
+
+def _name_the_largest(stay: Stay, record: Record, kills: int) -> None:
+    group = "/".join(stay.group.path.rsplit("/", 2)[1:])
+    told = oomlog.report(stay.kmsg, group, kills) if stay.kmsg >= 0 else oomlog.Report()
+    record.peak_anon = told.anon
+    record.largest = [{"pid": pid, "name": name, "rss": rss} for pid, name, rss in told.largest[:5]] or stay.seen[:5]
+    if not record.largest and stay.child.rusage is not None:
+        name = os.path.basename(stay.spec.command[0])
+        record.largest = [{"pid": stay.child.pid, "name": name, "rss": stay.child.rusage[1]}]
+
+
+def _record(attempt: Stay, elapsed: float) -> Record:
     spec = attempt.spec
     record = Record(spec.name, spec.command)
     record.cgroup = attempt.group.version
@@ -162,7 +233,8 @@ def iso(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 1000):03d}Z"
 
 
-def _wish(site: Site, spec: Spec, size: Size) -> cgroup.Wish:
+def wish_of(site: Site, spec: Spec, size: Size) -> cgroup.Wish:
+    """What the group of a spec is to be. `size`: the limit of this attempt; LimitError where it holds nothing."""
     limit, swap, soft = site.size(size), site.size(spec.swap), site.size(spec.soft)
     if limit is not None and limit < 4096:
         raise LimitError(f"a limit of {limit} bytes holds nothing")

@@ -70,6 +70,11 @@ class Child:
             self.rusage = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
         return self.status
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has been reaped."""
+        if self.status is None:
+            signals.send_pidfd(self.pidfd, number)
+
     def close(self) -> None:
         """Let go of the descriptor."""
         fd, self.pidfd = self.pidfd, -1

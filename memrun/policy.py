@@ -10,6 +10,7 @@ The life of a run, in one place:
     any of these --StopAsked, timeout, a clean restart--> Ending: asked to stop, then killed when the alarm rings
     any of these --OomKilled, oom_group--> Ending, killed at once
     Draining | Ending --Emptied (and the command reaped)--> Settling
+    any of these --DetachAsked (processes that were attached), not killed yet--> Settling: put back to where they were
     Settling --Settled (the verdict, from the kernel's counters)--> Waiting for another attempt | Over
     a held one --GiveWayAsked (a batch is stuck)--> Ending, killed, and Waiting for another attempt
 
@@ -25,7 +26,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memrun import events
-from memrun.events import Finish, Freeze, Kill, Lend, Settle, Signal, Tell, Thaw
+from memrun.events import Finish, Freeze, Kill, Lend, LetGo, Settle, Signal, Tell, Thaw
 from memrun.states import (
     AGAIN,
     START,
@@ -94,6 +95,8 @@ def step(rule: Rule, state: State, event: Event) -> Step:
             return _kill(replace(state, stopped=True), "stopped", at)
         case _ if isinstance(state.phase, Settling):
             return state, ()
+        case events.DetachAsked():
+            return _detach(state)
         case events.Rang(at):
             return _rang(rule, state, at)
         case events.RestartAsked(at):
@@ -181,6 +184,14 @@ def _leave(state: State) -> Step:
         return state, ()
     why = state.phase.why if isinstance(state.phase, Ending) else ""
     return replace(state, phase=Settling(why), deadline=None), (Settle(why),)
+
+
+def _detach(state: State) -> Step:
+    """Nobody is left, as far as we are concerned. What has been killed is dying, and waited for."""
+    match state.phase:
+        case Waiting() | Ending(_, _, True):
+            return state, ()
+    return replace(state, phase=Settling("detached"), gone=True, empty=True, deadline=None), (LetGo(), Settle("detached"))
 
 
 def _settled(rule: Rule, state: State, at: float, result: str) -> Step:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 RESULTS = (
     "success", "exit-code", "signal", "oom-kill", "host-oom", "timeout", "stopped", "patience", "exhausted", "launch",
+    "detached",
 )  # fmt: skip
 
 
@@ -107,7 +108,8 @@ class Record:
 def judge(record: Record, why: str, tally: Tally, *, oom_group: bool) -> None:
     """Fill in `result`, `status` and `note`. `why`: what memrun itself did first ('' | a word of RESULTS)."""
     own = errors.died_of(record.signal) if record.signal is not None else record.exit_code
-    record.status = errors.FAILED if own is None else own
+    if own is not None:
+        record.status = own
     oom = out_of_memory(tally)
     if oom and (oom_group or why in {"", "oom-kill"}):
         record.result = oom

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from memrun import marks
     from memrun.cgroup import Group
-    from memrun.job import Site
+    from memrun.job import Site, Stay
     from memrun.options import Spec
     from memrun.record import Record
 
@@ -76,10 +76,10 @@ class Usher(Protocol):
 class Run:
     """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
 
-    def __init__(self, site: Site, attempt: Attempt, hear: Callable[[events.Event | events.Tell], None] | None = None) -> None:
+    def __init__(self, site: Site, attempt: Stay, hear: Callable[[events.Event | events.Tell], None] | None = None) -> None:
         self.site = site
         self.spec = attempt.spec
-        self.attempt = attempt
+        self.attempt: Stay = attempt
         self.rule = rule_of(attempt.spec, site)
         self.state = policy.START
         self.records: list[Record] = []
@@ -119,7 +119,8 @@ class Run:
                 self._nursery = nursery
                 nursery.start_soon(self.attend, self._work)
                 if signal_fd >= 0:
-                    nursery.start_soon(self.attend, watch.signals_to, signal_fd, self.shares_terminal, self.send)
+                    meaning = watch.detaching if self.attempt.borrowed else watch.ending
+                    nursery.start_soon(self.attend, watch.signals_to, signal_fd, self.shares_terminal, self.send, meaning)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESORT):
                 await self._end()
@@ -150,7 +151,7 @@ class Run:
     def shares_terminal(self) -> bool:
         """Whether the command is in our own process group, so that what the terminal sends reaches it as well."""
         try:
-            return os.getpgid(0) == os.getpgid(self.attempt.child.pid)
+            return not self.attempt.borrowed and os.getpgid(0) == os.getpgid(self.attempt.child.pid)
         except ProcessLookupError:
             return False
 
@@ -207,6 +208,8 @@ class Run:
                     self.attempt.group.lend()
             case events.Ask(limit):
                 (self._ask if self.usher is None else partial(self.usher.ask, self))(limit)
+            case events.LetGo():
+                self.attempt.rid()
             case events.Settle(why):
                 self._settle(why)
             case events.Launch(limit):
@@ -220,10 +223,8 @@ class Run:
                 self._execute(command, about)
 
     def _signal(self, number: int, *, tree: bool) -> None:
-        child = self.attempt.child
         if not tree:
-            if child.status is None:
-                signals.send_pidfd(child.pidfd, number)
+            self.attempt.child.signal(number)
             return
         for pid in self.attempt.group.pids():
             _send(pid, number)
@@ -231,9 +232,7 @@ class Run:
 
     def _kill(self) -> None:
         self.attempt.group.kill()
-        child = self.attempt.child
-        if child.status is None:  # as root it may have left its group: it is ours to end all the same
-            signals.send_pidfd(child.pidfd, signals.KILL)
+        self.attempt.child.signal(signals.KILL)  # as root it may have left its group: it is ours to end all the same
 
     def _freeze(self) -> None:
         self._held_since = self._held_since or trio.current_time()
@@ -278,7 +277,7 @@ class Run:
     def _launch(self, limit: int | None) -> None:
         self.enter(lambda: Attempt(self.site, self.spec, len(self.records) + 1, limit))
 
-    def enter(self, make: Callable[[], Attempt]) -> None:
+    def enter(self, make: Callable[[], Stay]) -> None:
         """A further attempt, now."""
         try:
             self.attempt = make()
@@ -304,14 +303,13 @@ class Run:
         self.attempt.seen = machine.largest(self.attempt.group.pids())
 
     async def _end(self) -> None:
-        """Whatever happened: kill, reap, empty."""
+        """Whatever happened: nobody is left in the group."""
         self._send.close()
         self._mail.close()
         if self._settled:
             return
-        child, pause = self.attempt.child, 0.001
-        while child.reap() is None or self.attempt.group.pids():
-            self._kill()
+        pause = 0.001
+        while not self.attempt.rid():
             await trio.sleep(pause)
             pause = min(0.1, pause * 2)
         self.attempt.group.remove()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.cgroup import Group, Heard
-    from memrun.launch import Child
+    from memrun.job import Process
 
     Send = Callable[[events.Event], None]
 
@@ -28,11 +28,11 @@ SIGINFO = struct.Struct("=IiiI")  # ssi_signo, ssi_errno, ssi_code, ssi_pid
 SI_KERNEL = 0x80
 
 
-async def exit_of(child: Child, group: Group, send: Send) -> None:
+async def exit_of(child: Process, group: Group, send: Send) -> None:
     """Exited, when the command has ended."""
-    await trio.lowlevel.wait_readable(child.pidfd)
-    await trio.lowlevel.checkpoint_if_cancelled()  # woken and cancelled at once: the hand has closed everything
-    status = child.reap()
+    while (status := child.reap()) is None:
+        await trio.lowlevel.wait_readable(child.pidfd)
+        await trio.lowlevel.checkpoint_if_cancelled()  # woken and cancelled at once: the hand has closed everything
     left = group.pids()
     child.left = left
     send(events.Exited(trio.current_time(), ok=status == 0, left=bool(left)))
@@ -126,16 +126,27 @@ def signal_fd() -> int:
     return fd
 
 
-async def signals_to(fd: int, shared: Callable[[], bool], send: Send) -> None:
-    """TERM and INT end the job; HUP, USR1, USR2 and WINCH are passed on. `shared`: whether the command is in our process group, so
-    that what the terminal sends has reached it already."""
+def ending(number: int, at: float) -> events.Event:
+    """What a signal to memrun means for a job that memrun started: TERM and INT end it, the others are passed on."""
+    if number in {signals.TERM, signals.INT}:
+        return events.StopAsked(at, number if number == signals.INT else None)
+    return events.SignalAsked(at, number)
+
+
+def detaching(number: int, at: float) -> events.Event:
+    """And for processes that were there before memrun: they go on without it. Also when the terminal leaves."""
+    if number in {signals.TERM, signals.INT, signals.HUP}:
+        return events.DetachAsked(at)
+    return events.SignalAsked(at, number)
+
+
+async def signals_to(
+    fd: int, shared: Callable[[], bool], send: Send, meaning: Callable[[int, float], events.Event] = ending
+) -> None:
+    """Signals to memrun -> events. `shared`: whether the command is in our process group, so that what the terminal sends has
+    reached it already."""
     while True:
         await trio.lowlevel.wait_readable(fd)
         number, _, code, _ = SIGINFO.unpack_from(os.read(fd, 128))
-        at = trio.current_time()
-        if code == SI_KERNEL and shared():
-            continue
-        if number in {signals.TERM, signals.INT}:
-            send(events.StopAsked(at, number if number == signals.INT else None))
-        else:
-            send(events.SignalAsked(at, number))
+        if not (code == SI_KERNEL and shared()):
+            send(meaning(number, trio.current_time()))

@@ -58,7 +58,7 @@ ROOMS = {
     "verbs": "errors clients report units signals options",
     "desk": "aside cgroup.details errors events job options signals states units ?supervisor ?cgroup",
     "job": "cgroup guard errors hand launch oomlog record signals units ?options",
-    "watch": "events signals ?cgroup ?launch",
+    "watch": "events signals ?cgroup ?job",
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
     "api": "errors job options record ~supervisor ?events",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",

@@ -22,6 +22,7 @@ from memrun.events import (
     Crossed,
     Decision,
     Denied,
+    DetachAsked,
     Emptied,
     Event,
     Execute,
@@ -36,6 +37,7 @@ from memrun.events import (
     Launched,
     LaunchFailed,
     Lend,
+    LetGo,
     OomKilled,
     PauseAsked,
     Pressed,
@@ -85,6 +87,7 @@ RULES = {
     "one-attempt": Rule(restart="always", on_oom="restart", attempts=1, wait_all=True),
     "marks": Rule(marks=MARKS, on_oom="pause", patience=30.0),
     "marks-again": Rule(marks=MARKS[5:], restart="always", on_oom="restart", grow=1.5, attempts=2, patience=30.0),
+    "attached": Rule(on_oom="pause", grow=2.0, wait_all=True, patience=30.0, timeout=60.0, marks=MARKS[:4]),
     "pressures": Rule(pressures=MARKS, patience=None, wait_all=True, oom_group=False),
 }
 
@@ -183,6 +186,8 @@ def asked(rule: Rule, world: World) -> Iterator[tuple[Event, World]]:
     yield KillAsked(0.0), caused(world, "stopped")._replace(stopped=True)
     yield RestartAsked(0.0), world if world.ending else caused(world, "restart-asked")
     yield GiveWayAsked(0.0), world if world.ending else caused(world, "gave-way")
+    if rule is RULES["attached"]:
+        yield DetachAsked(0.0), world if world.killed or not world.group else world._replace(first="detached")
     for limit in RAISES:
         yield RaiseAsked(0.0, limit), world._replace(limit=limit) if world.waiting else world
     for event in (PauseAsked(0.0), ResumeAsked(0.0), SignalAsked(0.0, USR1)):
@@ -253,6 +258,8 @@ def carried_out(rule: Rule, event: Event, world: World, decision: Decision) -> W
             return world._replace(limit=limit)
         case Ask(limit):
             return world._replace(wanted=limit)
+        case LetGo():
+            return world._replace(alive=False, others=False, emptied=True, held=False)
         case Settle():
             return world._replace(settling=True)
         case Finish():
@@ -326,7 +333,9 @@ def check_decisions(node: Node, event: Event, decisions: tuple[Decision, ...]) -
         assert kinds.count(last) <= 1
         assert last not in kinds or kinds[-1] is last, f"something was decided after {last.__name__}"
     assert not (world.finished and decisions), "something was decided after the end"
-    in_group = {Signal, Freeze, Thaw, SetLimit, Lend, Ask, Kill, Settle, Execute}
+    assert (LetGo in kinds) == (Settle in kinds and isinstance(event, DetachAsked)), "let go without being asked"
+    assert LetGo not in kinds or not world.killed, "what is dying was let go"
+    in_group = {LetGo, Signal, Freeze, Thaw, SetLimit, Lend, Ask, Kill, Settle, Execute}
     assert (world.group and not world.settling) or not in_group & set(kinds), "decided about a group that is not there"
     if Launch in kinds:
         assert not world.stopped, "a launch after a stop"
@@ -365,7 +374,7 @@ def check_limit(rule: Rule, old: int | None, new: int | None) -> None:
 
 def goes_on(rule: Rule, why: str, result: str) -> bool:
     """Whether another attempt is wanted. In words: docs of --on-oom and --restart."""
-    if why in RESTARTS or why in {"timeout", "patience", "stopped"}:
+    if why in RESTARTS or why in {"timeout", "patience", "stopped", "detached"}:
         return why in RESTARTS
     if result in {"oom-kill", "host-oom"}:
         return rule.on_oom == "restart" if result == "oom-kill" else rule.restart != "no"
