@@ -31,6 +31,7 @@ ROOMS = {
     "options": "errors marks signals units",
     "report": "errors signals units ?record",
     "jobs": "?options ?units",
+    "plan": "units",
     # floor 2: the kernel
     "cgroup": "errors cgroup.detect ~cgroup.v1 ~cgroup.v2",
     "cgroup.files": "errors",
@@ -70,8 +71,8 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "tomli": "",
     "json": "control",
     "jeepney": "",
-    "dataclasses": "events policy states gauges jobs",
-    "typing": "api aside control desk gauges jobs machine policy watch supervisor",
+    "dataclasses": "events policy states gauges jobs plan",
+    "typing": "api aside control desk gauges jobs machine plan policy watch supervisor",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
