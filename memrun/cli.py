@@ -197,7 +197,7 @@ def help_text() -> str:
     for title, section in SECTIONS:
         lines.append(f"\n{title}:\n")
         for option in section:
-            names = f"{option.short + ', ' if option.short else '    '}{option.flag} {option.metavar}".rstrip()
+            names = f"{option.typed} {option.metavar}".rstrip()
             first, *rest = option.help.split("\n")
             lines.append(f"  {names:<26} {first}\n" + "".join(f"{'':29}{line}\n" for line in rest))
     lines.append(STATUSES)

@@ -121,6 +121,7 @@ class Attempt:
         self.seen: list[dict[str, object]] = []  # largest processes, if somebody looked at the last limit event
         self.kmsg = -1
         self.guard: Guard | None = None
+        order = _order(spec)  # what is wrong with it is said before anything is made
         wish = wish_of(site, spec, spec.limit if attempt == 1 else limit)
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
         try:
@@ -129,13 +130,18 @@ class Attempt:
                 self.guard = Guard(self.group)
             self.started = time.time()
             self.began = time.monotonic()
-            self.child: Process = launch.launch(_order(self.group, spec))
+            self.child: Process = launch.launch(self._entering(order))
         except BaseException:
             self.relieve()
             self.group.kill()
             self.group.remove()
             self.close()
             raise
+
+    def _entering(self, order: launch.Order) -> launch.Order:
+        order.procs_fds = self.group.procs_fds()
+        order.immune = self.holds and self.group.version == "v2"
+        return order
 
     def relieve(self) -> None:
         """The guard may go: from now on the event loop watches."""
@@ -244,10 +250,13 @@ def wish_of(site: Site, spec: Spec, size: Size) -> cgroup.Wish:
     return wish
 
 
-def _order(group: Group, spec: Spec) -> launch.Order:
-    order = launch.Order(spec.command)
-    order.procs_fds = group.procs_fds()
-    order.immune = spec.on_oom == "pause" and spec.limit is not None and group.version == "v2"
+def _order(spec: Spec) -> launch.Order:
+    if spec.surrounded:
+        from memrun import surroundings  # a plain run starts without it
+
+        order = surroundings.order(spec)
+    else:
+        order = launch.Order(spec.command)
     order.own_group = spec.apart or not _in_a_terminal()
     if spec.streams is not None:
         order.stdin, order.stdout, order.stderr = spec.streams

@@ -3,8 +3,11 @@
 Order in the child, and why:
  1. everything that touches memory (dispositions, descriptors, arguments) before it enters: fork copies a page on first
     touch, and whatever is touched after entering is charged to the job;
- 2. '0' into each cgroup.procs: the memory group last, so that nothing but the exec itself happens inside it;
- 3. exec. What fails comes back as (stage, errno) through a close-on-exec pipe, whose silence means success.
+ 2. '0' into each cgroup.procs: the memory group last, so that little but the exec itself happens inside it. It is written with
+    the rights with which memrun opened the file, so a user who may not enter the group is put into it all the same;
+ 3. only then, where somebody else is to run it, privileges go (surroundings.py): what lowers a nice value or an OOM score has
+    happened before, what opens the user's files comes after;
+ 4. exec. What fails comes back as (stage, errno) or as a sentence, through a close-on-exec pipe, whose silence means success.
 
 The pipe to the dead man's hand is inherited until the exec closes it. That is on purpose: the hand sees the end of
 that pipe only when memrun is dead *and* no child is between fork and exec, so nothing can start behind its back.
@@ -18,30 +21,49 @@ import errno
 import os
 
 from memrun import signals
-from memrun.errors import NOT_EXECUTABLE, NOT_FOUND, LaunchError
+from memrun.errors import FAILED, NOT_EXECUTABLE, NOT_FOUND, LaunchError, MemrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from memrun.surroundings import Surroundings
+
 STAGES = ("prepare", "enter its memory group", "execute")
-PREPARE, ENTER, EXEC = range(3)
+PREPARE, ENTER, EXEC, SAID = range(4)  # SAID: a sentence follows, and the number is the exit status
 FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class Order:
     """What to start. `procs_fds`: files that take '0'. `mask`: the signal mask that the command gets."""
 
-    __slots__ = ("argv", "environ", "immune", "keep", "mask", "own_group", "path", "procs_fds", "stderr", "stdin", "stdout")
+    __slots__ = (
+        "argv",
+        "around",
+        "environ",
+        "immune",
+        "keep",
+        "mask",
+        "own_group",
+        "path",
+        "procs_fds",
+        "score",
+        "stderr",
+        "stdin",
+        "stdout",
+    )
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None, directory: str = "") -> None:
+        """`directory`: where the command will be looked up and start, if not here."""
         self.argv = list(argv)
         self.environ = dict(os.environ if environ is None else environ)
-        self.path = find(self.argv[0] if self.argv else "", self.environ.get("PATH", FALLBACK_PATH))
+        self.path = find(self.argv[0] if self.argv else "", self.environ.get("PATH", FALLBACK_PATH), directory)
+        self.around: Surroundings | None = None  # user, directory, files: takes them on, in the child
         self.procs_fds: tuple[int, ...] = ()
         self.mask: frozenset[int] = frozenset()
         self.keep: frozenset[int] = frozenset()  # signals that stay ignored (nohup)
         self.immune = False  # to the OOM killer, where we may: for a job that is held at its limit instead (v2)
+        self.score: int | None = None  # oom_score_adj that was asked for: it goes before immunity
         self.own_group = False  # a process group of its own
         self.stdin: int | None = None
         self.stdout: int | None = None
@@ -82,18 +104,20 @@ class Child:
             os.close(fd)
 
 
-def find(command: str, path: str) -> str:
-    """The file that the command names, by execvp's rules; LaunchError 127 or 126 where there is none to run."""
+def find(command: str, path: str, directory: str = "") -> str:
+    """The file that the command names, by execvp's rules, as seen from `directory` (here); LaunchError 127 or 126 where there is
+    none to run. A place that is closed to us is left to the exec."""
     if not command:
         raise LaunchError("no command was given", NOT_FOUND)
     places = [command] if "/" in command else [f"{p or '.'}/{command}" for p in path.split(":")]
     refused = ""
     for place in places:
-        if os.path.isdir(place):
+        there = os.path.join(directory, place)
+        if os.path.isdir(there):
             refused = refused or f"{place} is a directory, not a command"
-        elif os.access(place, os.X_OK):
+        elif os.access(there, os.X_OK) or (there == os.path.join(directory, command) and _is_closed(there)):
             return place
-        elif os.path.lexists(place) and os.path.exists(place):
+        elif os.path.lexists(there) and os.path.exists(there):
             refused = refused or f"{place} is not executable"
     if refused and "/" in command:
         raise LaunchError(refused, NOT_EXECUTABLE, "" if "directory" in refused else f"Try: chmod +x {command}")
@@ -101,6 +125,16 @@ def find(command: str, path: str) -> str:
         raise LaunchError(refused, NOT_EXECUTABLE)
     where = "there is no such file" if "/" in command else "it is nowhere on PATH"
     raise LaunchError(f"command {command!r} not found: {where}", NOT_FOUND)
+
+
+def _is_closed(place: str) -> bool:
+    try:
+        os.stat(place)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def launch(order: Order) -> Child:
@@ -124,11 +158,14 @@ def launch(order: Order) -> Child:
     if said:
         os.waitpid(pid, 0)
         child.close()
-        raise _failure(order, said[0], int.from_bytes(said[1:5], "little"))
+        raise _failure(order, said[0], int.from_bytes(said[1:5], "little"), said[5:])
     return child
 
 
-def _failure(order: Order, stage: int, number: int) -> LaunchError:
+def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError:
+    if stage == SAID:
+        what, _, remedy = words.decode(errors="replace").partition("\0")
+        return LaunchError(what, number, remedy)
     if stage != EXEC:
         return LaunchError(f"{order.argv[0]} could not {STAGES[stage]}: {os.strerror(number)}", 125)
     if number == errno.ENOEXEC:
@@ -142,7 +179,8 @@ def _failure(order: Order, stage: int, number: int) -> LaunchError:
         return LaunchError(f"the arguments and environment of {order.argv[0]} are too long", NOT_EXECUTABLE)
     if number in {errno.ENOMEM, errno.EAGAIN}:
         return LaunchError(f"the limit leaves no room to start {order.argv[0]}", 125, "Give it a larger --limit")
-    return LaunchError(f"cannot execute {order.path}: {os.strerror(number)}", NOT_EXECUTABLE)
+    as_whom = order.around.as_whom if order.around is not None else ""
+    return LaunchError(f"cannot execute {order.path}{as_whom}: {os.strerror(number)}", NOT_EXECUTABLE)
 
 
 def _child(order: Order, tell: int) -> None:
@@ -156,12 +194,18 @@ def _child(order: Order, tell: int) -> None:
         if order.own_group:
             os.setpgid(0, 0)
         _redirect(order)
+        if order.around is not None:
+            order.around.before()
         _warm(argv, environ)
         stage = ENTER
         for fd in order.procs_fds:
             os.write(fd, b"0")
+        if order.around is not None:
+            order.around.after()
         stage = EXEC
-        os.execve(path, argv, environ)
+        _execute(order, path, argv, environ)
+    except MemrunError as e:
+        os.write(tell, bytes([SAID]) + e.status.to_bytes(4, "little") + f"{e.what}\0{e.remedy}".encode(errors="replace"))
     except OSError as e:
         os.write(tell, bytes([stage]) + (e.errno or errno.EIO).to_bytes(4, "little"))
     except BaseException:  # noqa: BLE001  (a forked copy of memrun must not go on as a second memrun)
@@ -170,25 +214,39 @@ def _child(order: Order, tell: int) -> None:
         os._exit(125)
 
 
+def _execute(order: Order, path: bytes, argv: list[bytes], environ: dict[bytes, bytes]) -> None:
+    try:
+        os.execve(path, argv, environ)
+    except PermissionError:
+        if order.around is None or "/" in order.argv[0]:
+            raise
+        # found with root's eyes; the user that we are by now may have to look further down PATH
+        os.execve(os.fsencode(find(order.argv[0], order.environ.get("PATH", FALLBACK_PATH))), argv, environ)
+
+
 def _reset(order: Order) -> None:
     """Default dispositions (Python ignores SIGPIPE and SIGXFSZ), the caller's mask, and no inherited OOM immunity."""
     for number in signals.ignored() - order.keep:
         signals.default(number)
     signals.set_mask(order.mask)
-    _score(immune=order.immune)
+    _score(order.score, immune=order.immune)
 
 
-def _score(*, immune: bool) -> None:
-    """An inherited oom_score_adj of -1000 would make the limit unenforceable (Nomad#10663): back to 0. Immunity is for jobs
-    that are held at their limit; lowering the score takes CAP_SYS_RESOURCE, and without it the trip wire stands alone."""
+def _score(asked: int | None, *, immune: bool) -> None:
+    """An inherited oom_score_adj of -1000 would make the limit unenforceable (Nomad#10663): back to 0, unless it is asked for.
+    Immunity is for jobs that are held at their limit; lowering the score takes CAP_SYS_RESOURCE, and without it, or with another
+    score asked for, the trip wire stands alone."""
     fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     try:
-        if immune:
+        if asked is not None:
+            os.pwrite(fd, b"%d" % asked, 0)
+        elif immune:
             os.pwrite(fd, b"-1000", 0)
         elif os.read(fd, 16).strip() == b"-1000":
             os.pwrite(fd, b"0", 0)
     except PermissionError:
-        return
+        if asked is not None:
+            raise LaunchError(f"cannot set oom_score_adj to {asked}: only root may lower it", FAILED) from None
     finally:
         os.close(fd)
 

@@ -14,13 +14,13 @@ from memrun.units import Share, Size, parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FLOOR = 512 << 10  # bytes: below this even /bin/true does not start (its own pages, page tables, one charge batch a CPU)
 
 
 class Option:
-    """One option. `metavar` '' is a flag; `many` may be given more than once."""
+    """One option. `metavar` '' is a flag; `many` may be given more than once; `short`: -l, or --env for --environment."""
 
     __slots__ = ("convert", "default", "help", "key", "many", "metavar", "section", "short")
 
@@ -39,6 +39,13 @@ class Option:
     def flag(self) -> str:
         """As typed: '--stop-timeout'."""
         return "--" + self.key.replace("_", "-")
+
+    @property
+    def typed(self) -> str:
+        """For a list of options: '-l, --limit', '    --swap', '    --env'."""
+        if self.short.startswith("--"):
+            return f"    {self.short}"
+        return f"{self.short}, {self.flag}" if self.short else f"    {self.flag}"
 
 
 def _limit(text: str) -> Size:
@@ -106,6 +113,44 @@ def _flag(text: str) -> bool:
     return _switch(text) if text else True
 
 
+def _whole(lowest: int, highest: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        digits = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 5 or not lowest <= int(text) <= highest:
+            raise UsageError(f"{text!r} is not a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return convert
+
+
+def _umask(text: str) -> int:
+    digits = text.removeprefix("0o")
+    if not digits or len(digits) > 4 or digits.strip("01234567") or int(digits, 8) > 0o777:
+        raise UsageError(f"{text!r} is not a umask", "Umasks are octal: 022, 077")
+    return int(digits, 8)
+
+
+def _account(text: str) -> str:
+    if not text or any(c.isspace() or c in ":/\0" for c in text):
+        raise UsageError(f"{text!r} is no name or number of a user or a group")
+    return text
+
+
+def _variable(text: str) -> str:
+    if not text or "=" in text or "\0" in text:
+        raise UsageError(f"{text!r} is not a variable's name", "To set one: --env NAME=VALUE" if "=" in text else "")
+    return text
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals or "\0" in text:
+        raise UsageError(
+            f"{text!r} is not KEY=VALUE", f"To hand on memrun's own: --pass-env {text}" if name and not equals else ""
+        )
+    return name, value
+
+
 SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "memory",
@@ -161,6 +206,27 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         ),
     ),
     (
+        "surroundings (files are opened with the rights of the user that the command runs as)",
+        (
+            Option("--user", "USER", _account, "", "run it as this user (name or number), with that user's groups, HOME,\n"
+                   "USER, LOGNAME and SHELL; as root only"),
+            Option("--group", "GROUP", _account, "", "run it as this group instead of the user's first one; as root only"),
+            Option("--umask", "MASK", _umask, None, "permissions that its new files do not get, in octal: 022"),
+            Option("--nice", "N", _whole(-20, 19), None, "its nice value, -20 to 19; as root only below ours"),
+            Option("--oom-score-adj", "SCORE", _whole(-1000, 1000), None, "how much likelier the machine's OOM killer takes it, -1000 to 1000\n"
+                   "(an inherited -1000 is set back to 0); as root only below ours"),
+            Option("--working-dir", "DIR", _file, "", "the directory that it starts in (and that ./COMMAND is looked for in);\n"
+                   "~ is the user's home"),
+            Option("--env --environment", "KEY=VALUE", _setting, (), "a variable for it; repeatable. Goes before --env-file, and that\n"
+                   "before what is passed on"),
+            Option("--env-file", "FILE", _file, (), "variables from a file of KEY=VALUE lines, quotes as in systemd's\n"
+                   "EnvironmentFile; -FILE need not exist; repeatable"),
+            Option("--pass-env --pass-environment", "VARIABLE", _variable, (), "of memrun's own environment only these go to it; repeatable"),
+            Option("--stdout", "FILE", _file, "", "append its output to this file"),
+            Option("--stderr", "FILE", _file, "", "append its error output to this file"),
+        ),
+    ),
+    (
         "telling",
         (
             Option("-n --name", "NAME", _name, "", "what to call it (default: the command's name)"),
@@ -170,6 +236,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         ),
     ),
 )  # fmt: skip
+SURROUNDINGS = next(section for title, section in SECTIONS if title.startswith("surroundings"))
 OPTIONS: tuple[Option, ...] = tuple(option for _, section in SECTIONS for option in section)
 BY_WORD = {word: option for option in OPTIONS for word in (option.flag, option.short) if word}
 
@@ -198,6 +265,17 @@ class Spec:
     stop_signal: int
     stop_timeout: float | None
     wait_all: bool
+    user: str
+    group: str
+    umask: int | None
+    nice: int | None
+    oom_score_adj: int | None
+    working_dir: str
+    environment: Mapping[str, str] | tuple[tuple[str, str], ...]  # dict() makes one of both
+    env_file: tuple[str, ...]
+    pass_environment: tuple[str, ...]
+    stdout: str
+    stderr: str
     name: str
     report: str
     quiet: bool
@@ -205,7 +283,9 @@ class Spec:
     asked: dict[str, str]  # as it was typed
     mask: frozenset[int]  # signals that the command starts with blocked
     apart: bool  # one of many: never in our process group, even in a terminal
-    streams: tuple[int, int, int] | None  # descriptors for its stdin, stdout and stderr; None: ours
+    streams: (
+        tuple[int, int, int] | None
+    )  # descriptors for its stdin, stdout and stderr (`stdout` and `stderr` are then not opened); None: ours
 
     def __init__(self, command: Sequence[str], values: dict[str, object] | None = None) -> None:
         self.command = list(command)
@@ -218,6 +298,11 @@ class Spec:
         for key, value in (values or {}).items():
             setattr(self, key, value)
         self.name = self.name or _basename(self.command)
+
+    @property
+    def surrounded(self) -> bool:
+        """Whether anything of the surroundings is asked for."""
+        return any(getattr(self, option.key) != option.default for option in SURROUNDINGS)
 
 
 def _basename(command: Sequence[str]) -> str:
@@ -254,7 +339,7 @@ def _converted(option: Option, text: str) -> object:
     try:
         return option.convert(text)
     except UsageError as e:
-        raise UsageError(f"{option.flag}: {e.what}", e.remedy) from None
+        raise UsageError(f"{option.typed.split()[-1]}: {e.what}", e.remedy) from None
 
 
 def nearest(word: str, known: object) -> str:

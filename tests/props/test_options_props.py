@@ -22,6 +22,13 @@ GOOD = {
     "on|off": ["on", "off"],
     "TIME": ["0", "90", "1h30m", "infinity", "250ms"],
     "SIGNAL": ["TERM", "usr1", "9", "SIGINT"],
+    "USER": ["nobody", "0", "_x-y"],
+    "GROUP": ["nogroup", "65534"],
+    "MASK": ["022", "0o77", "0"],
+    "SCORE": ["0", "500", "+7"],
+    "DIR": ["/tmp", "~", "a b"],
+    "KEY=VALUE": ["A=1", "B=", "C==", "A=x y"],
+    "VARIABLE": ["PATH", "a.b"],
     "NAME": ["x", "a.b", "job[1=2]"],
     "FILE": ["out.json", "-", "/dev/null"],
 }

@@ -52,6 +52,19 @@ def test_nothing_asked_is_every_default():
         (["-v"], "verbose", True),
         (["--name", "a@b.c:d+e=f,[g]"], "name", "a@b.c:d+e=f,[g]"),
         (["--report", "-"], "report", "-"),
+        (["--user", "alice"], "user", "alice"),
+        (["--user", "0", "--group=100"], "group", "100"),
+        (["--umask", "022"], "umask", 0o022),
+        (["--umask", "0o77"], "umask", 0o077),
+        (["--umask", "0"], "umask", 0),
+        (["--nice", "-5"], "nice", -5),
+        (["--nice=+19"], "nice", 19),
+        (["--oom-score-adj", "-1000"], "oom_score_adj", -1000),
+        (["--working-dir", "~"], "working_dir", "~"),
+        (["--env", "A=1", "--environment", "B==2", "--env=C="], "environment", (("A", "1"), ("B", "=2"), ("C", ""))),
+        (["--env-file", "a", "--env-file=-b"], "env_file", ("a", "-b")),
+        (["--pass-env", "PATH", "--pass-environment=TZ"], "pass_environment", ("PATH", "TZ")),
+        (["--stdout", "out", "--stderr=err"], "stderr", "err"),
         (["--report="], None, None),
     ],
 )
@@ -97,6 +110,20 @@ def test_the_command_begins_with_the_first_word_that_is_no_option():
         (["--name", "x" * 65], "is not a name", "Names are"),
         (["--wait-all=maybe"], "neither on nor off", ""),
         (["--report", "a\0b"], "is not a file name", ""),
+        (["--user", ""], "--user: '' is no name or number", ""),
+        (["--user", "a:b"], "is no name or number", ""),
+        (["--umask", "8"], "--umask: '8' is not a umask", "Umasks are octal"),
+        (["--umask", "1777"], "is not a umask", ""),
+        (["--umask", "0o"], "is not a umask", ""),
+        (["--nice", "20"], "--nice: '20' is not a whole number from -20 to 19", ""),
+        (["--nice", "--5"], "is not a whole number", ""),
+        (["--nice", "+-5"], "is not a whole number", ""),
+        (["--nice", "٣"], "is not a whole number", ""),
+        (["--oom-score-adj", "-1001"], "is not a whole number from -1000 to 1000", ""),
+        (["--env", "A"], "--env: 'A' is not KEY=VALUE", "To hand on memrun's own: --pass-env A"),
+        (["--env", "=1"], "is not KEY=VALUE", ""),
+        (["--pass-env", "A=1"], "is not a variable's name", "--env NAME=VALUE"),
+        (["--pass-environment", ""], "--pass-env: '' is not a variable's name", ""),
         (["--=5"], "there is no option --", ""),
         (["-lq"], "there is no option -lq", ""),
     ],
@@ -152,7 +179,7 @@ def test_the_table_is_sound():
     for option in OPTIONS:
         assert option.help
         assert option.flag == "--" + option.key.replace("_", "-")
-        assert not option.short or (len(option.short) == 2 and option.short[0] == "-")
+        assert not option.short or (len(option.short) == 2 and option.short[0] == "-") or option.short in {"--env", "--pass-env"}
 
 
 def test_flags_take_no_second_word():
