@@ -346,8 +346,9 @@ def nearest(word: str, known: object) -> str:
     """'Did you mean X?' for a word that is close to one that is known, else ''."""
     import difflib  # only when there is something to complain of
 
-    close = difflib.get_close_matches(word, [str(k) for k in known], 1)  # type: ignore[attr-defined]
-    return f"Did you mean {close[0]}?" if close else ""
+    bare = {str(k).lstrip("-"): k for k in known}  # type: ignore[attr-defined]  # dashes are common to all, and would count
+    close = difflib.get_close_matches(word.lstrip("-"), bare, 1)
+    return f"Did you mean {bare[close[0]]}?" if close else ""
 
 
 __all__ = ["FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]
