@@ -6,6 +6,7 @@ The life of a run, in one place:
     Running --Exited, nothing left--> Settling            Running --Exited, children left--> Draining (wait_all) | Ending
     Running | Draining --Reached (held at its limit), PauseAsked, a rule's pause--> Paused
     Paused --Granted, RaiseAsked, ResumeAsked--> Running | Draining      Paused --patience over--> Ending, killed
+    Paused --Denied--> Paused, and asks again when the alarm rings
     Paused --SignalAsked--> Lent (half a second to hear it) --Rang--> Paused
     any of these --StopAsked, timeout, a clean restart--> Ending: asked to stop, then killed when the alarm rings
     any of these --OomKilled, oom_group--> Ending, killed at once
@@ -29,6 +30,7 @@ from memrun import events
 from memrun.events import Finish, Freeze, Kill, Lend, LetGo, Settle, Signal, Tell, Thaw
 from memrun.states import (
     AGAIN,
+    ASK_AGAIN,
     START,
     Action,
     Draining,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from memrun.events import Decision, Event
 
 SLOWEST = 1.0
+SLOWEST_ASK = 30.0
 RESTARTS = {"restart", "restart-asked", "gave-way"}  # causes that end an attempt, but not the run
 FREE = {"restart-asked", "gave-way"}  # those that are no doing of the job's: neither delayed nor counted
 HEARING = 0.5  # seconds that a held job may run to hear a signal
@@ -62,8 +65,8 @@ def alarm(state: State) -> float | None:
     match state.phase:
         case Running() | Draining():
             return state.deadline
-        case Paused(_, until):
-            return _sooner(state.deadline, until)
+        case Paused(_, until, again):
+            return _sooner(_sooner(state.deadline, until), again)
         case Lent(_, until):
             return _sooner(state.deadline, until)
         case Ending(_, insist):
@@ -138,6 +141,8 @@ def _while_alive(rule: Rule, state: State, event: Event) -> Step:
         case events.Granted(_, limit):
             more = state.limit is not None and limit > state.limit  # a person may have given it more in the meantime
             return _raised(state, limit, "rule") if more else (state, ())
+        case events.Denied(at):
+            return _denied(state, at)
         case events.RaiseAsked(_, limit, by):
             return _raised(state, limit, by)
         case events.PauseAsked():
@@ -250,10 +255,26 @@ def _reached(rule: Rule, state: State, at: float) -> Step:
     if isinstance(state.phase, Lent):
         return _back(state, state.phase)
     until = None if rule.patience is None else at + rule.patience
-    more = grown(rule, state.limit)
-    asked = (events.Ask(more),) if more is not None and state.limit is not None and more > state.limit else ()
     paused = replace(state, phase=Paused("limit", until))
-    return paused, (Freeze(), Tell("paused", "is at its limit and holds still"), *asked)
+    return paused, (Freeze(), Tell("paused", "is at its limit and holds still"), *_more(rule, state))
+
+
+def _more(rule: Rule, state: State) -> tuple[Decision, ...]:
+    """The next larger limit is asked for, where there is one."""
+    more = grown(rule, state.limit)
+    return (events.Ask(more),) if more is not None and state.limit is not None and more > state.limit else ()
+
+
+def _denied(state: State, at: float) -> Step:
+    """The machine has not got it now, and no kernel tells when it has: it is asked again, ever less often (one look at a counter, and only
+    while a job is held for it). Said once."""
+    phase = state.phase
+    held = phase.paused if isinstance(phase, Lent) else phase
+    if not isinstance(held, Paused) or held.by != "limit":
+        return state, ()
+    said = (Tell("denied", "is held until the machine has that much to give"),) if held.gap == ASK_AGAIN else ()
+    held = replace(held, again=at + held.gap, gap=min(SLOWEST_ASK, held.gap * 2))
+    return replace(state, phase=replace(phase, paused=held) if isinstance(phase, Lent) else held), said
 
 
 def _raised(state: State, limit: int | None, by: str) -> Step:
@@ -386,6 +407,8 @@ def _rang(rule: Rule, state: State, at: float) -> Step:
             return _kill(state, why, at)
         case Paused(_, until) if until is not None and at >= until:
             return _kill(state, "patience", at)
+        case Paused(_, _, again) as held if again is not None and at >= again and (state.deadline is None or at < state.deadline):
+            return replace(state, phase=replace(held, again=None)), _more(rule, state)
         case Lent(_, until) as lent if at >= until:
             return _back(state, lent)
         case _:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AGAIN = 0.05  # seconds between kills of a group that did not empty at once; doubles up to a second
+ASK_AGAIN = 1.0  # seconds until the machine is asked again for the memory that it had not; doubles up to half a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,13 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """It holds still: because of its 'limit', a 'rule', or the 'user'. `until`: when patience is over."""
+    """It holds still: because of its 'limit', a 'rule', or the 'user'. `until`: when patience is over. `again`: when the machine, which
+    had no more for it, is asked once more; `gap`: until the time after that."""
 
     by: str
     until: float | None
+    again: float | None = None
+    gap: float = ASK_AGAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ LONGER = {"grow": 7, "always": 9, "on-failure": 7}  # another attempt takes four
 INT, USR1 = 2, 10
 LIMIT = 100  # of the first attempt, in bytes
 RAISES = (150, 50, None)
-MOMENTS = {"until", "insist", "deadline", "began", "patience", "hearing"}  # fields that are times
+MOMENTS = {"until", "again", "insist", "deadline", "began", "patience", "hearing"}  # fields that are times
 HELD = (Paused, Lent)
 AWAKE = (Running, Draining)
 LIVING = HELD + AWAKE
@@ -112,6 +112,7 @@ class World(NamedTuple):
     stopped: bool = False  # a person or a rule wants no further attempt
     limit: int | None = None
     wanted: int | None = None  # the machine was asked for this limit
+    denied: bool = False  # and has not got it
     free: int = 0  # attempts that count against nobody
     launches: int = 0
     finished: bool = False
@@ -207,7 +208,7 @@ def noticed(rule: Rule, world: World) -> Iterator[tuple[Event, World]]:
         yield Reached(0.0), world._replace(held=not world.killed)
     if world.wanted is not None:
         yield Granted(0.0, world.wanted), world._replace(wanted=None)
-        yield Denied(0.0), world._replace(wanted=None)
+        yield Denied(0.0), world._replace(wanted=None, denied=world.hold == "limit")
     for index, action in enumerate(rule.marks):
         yield Crossed(0.0, index, rising=True), acted(world, action)
     if rule.marks:
@@ -249,7 +250,7 @@ def carried_out(rule: Rule, event: Event, world: World, decision: Decision) -> W
             first = {} if world.hold else {"hold": by, "patience": patience}
             return world._replace(held=True, hearing=None, **first)
         case Thaw() if world.hearing is None or isinstance(event, (ResumeAsked, RaiseAsked, Granted)):
-            return world._replace(held=False, hold="", patience=None, hearing=None)
+            return world._replace(held=False, hold="", patience=None, hearing=None, denied=False)
         case Thaw():
             return world._replace(held=False)
         case Lend() if not world.ending:
@@ -257,7 +258,7 @@ def carried_out(rule: Rule, event: Event, world: World, decision: Decision) -> W
         case SetLimit(limit):
             return world._replace(limit=limit)
         case Ask(limit):
-            return world._replace(wanted=limit)
+            return world._replace(wanted=limit, denied=False)
         case LetGo():
             return world._replace(alive=False, others=False, emptied=True, held=False)
         case Settle():
@@ -322,8 +323,19 @@ def check_living(rule: Rule, state: State, world: World) -> None:
         assert paused.by == world.hold, f"held by {world.hold}, {paused.by} is believed"
         assert paused.until == world.patience, "patience was prolonged or lost"
         assert (paused.until is None) == (rule.patience is None or paused.by == "user")
+        check_denied(rule, state, paused, world)
     if isinstance(phase, Lent):
         assert phase.until <= policy.HEARING, "what was lent is not taken back"
+
+
+def check_denied(rule: Rule, state: State, paused: Paused, world: World) -> None:
+    """What the machine has not got is asked for again, and nothing else is."""
+    if paused.again is None:
+        assert not world.denied or policy.grown(rule, state.limit) == state.limit, "is never asked for again"
+        return
+    assert world.denied
+    assert paused.again <= policy.SLOWEST_ASK
+    assert world.hearing is not None or alarm(state) <= paused.again
 
 
 def check_decisions(node: Node, event: Event, decisions: tuple[Decision, ...]) -> None:
@@ -620,8 +632,18 @@ STOPS = [TERM, Lend(), Thaw()]
         (HOLD, [Granted(2.0, 200)], [*STUCK, SetLimit(200, "rule"), *AWAKENED]),
         (HOLD, [Granted(2.0, 200), Reached(3.0)], [*STUCK, SetLimit(200, "rule"), *AWAKENED, *STUCK[:2], Ask(400)]),
         (HOLD, [RaiseAsked(2.0, 300), Granted(2.0, 200)], [*STUCK, SetLimit(300, "user"), *AWAKENED]),
-        (HOLD, [Denied(2.0), Rang(30.9)], STUCK),
-        (HOLD, [Denied(2.0), Rang(31.0), Rang(31.05), ENDS], [*STUCK, Kill(), Kill(), Settle("patience")]),
+        (HOLD, [Denied(2.0), Rang(2.9)], [*STUCK, "denied"]),
+        (HOLD, [Denied(2.0), Rang(31.0), Rang(31.05), ENDS], [*STUCK, "denied", Kill(), Kill(), Settle("patience")]),
+        # the machine is asked again, ever less often
+        (HOLD, [Denied(2.0), Rang(3.0), Denied(3.0), Rang(4.9)], [*STUCK, "denied", Ask(200)]),
+        (
+            HOLD,
+            [Denied(2.0), Rang(3.0), Denied(3.0), Rang(5.0), Granted(5.0, 200)],
+            [*STUCK, "denied", Ask(200), Ask(200), SetLimit(200, "rule"), *AWAKENED],
+        ),
+        (HOLD, [Denied(2.0), RaiseAsked(2.5, 50), Rang(3.0)], [*STUCK, "denied", SetLimit(50, "user"), Ask(100)]),
+        (HOLD, [Denied(2.0), ResumeAsked(2.5), Rang(9.0)], [*STUCK, "denied", *AWAKENED]),
+        (HOLD, [SignalAsked(2.0, USR1), Denied(2.1), Rang(2.5), Rang(3.1)], [*STUCK, *LENDS, "denied", Freeze(), Ask(200)]),
         (replace(HOLD, ceiling=150), [], [Freeze(), "paused", Ask(150)]),
         (replace(HOLD, ceiling=100), [], STUCK[:2]),
         (replace(HOLD, grow=1.0), [], STUCK[:2]),
