@@ -13,6 +13,7 @@ import sys
 from memrun import errors, signals
 from memrun.guard import hurry
 from memrun.job import Attempt, Site
+from memrun.names import Claim
 from memrun.options import SECTIONS, Spec, nearest, parse
 
 TYPE_CHECKING = False
@@ -97,7 +98,11 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
         from memrun import report
 
         report.check_writable(spec.report)
-    record = _live(spec)
+    claim = Claim(spec.name, insist="name" in spec.asked)
+    try:
+        record = _live(spec)
+    finally:
+        claim.release()
     return _tell(spec, record)
 
 

@@ -1,19 +1,19 @@
 """The other side of the socket: find the memruns of this user, and ask them. Plain blocking sockets, no event loop.
 
-Where the sockets are: $XDG_RUNTIME_DIR/memrun, or /run/memrun for root, or /tmp/memrun-UID: a directory of our own with mode
-0700, never a link, or there is none. One socket for each memrun, PID.sock; those that nobody answers are swept by who looks.
+One socket for each memrun, PID.sock, in the directory that names.py knows; those that nobody answers are swept by who looks.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import stat
 
 from memrun.errors import JobNameError, MemrunError, RefusedError
+from memrun.names import directory, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import selectors
     from collections.abc import Iterator
 
 Words = dict[str, object]
@@ -21,41 +21,13 @@ ANSWER_IN = 5.0  # seconds until a memrun that listens must have answered what i
 LONGEST = 1 << 20  # bytes of one answer
 
 
-def directory(*, make: bool = False) -> str | None:
-    """The directory of this user's sockets; None where there is none that can be trusted."""
-    me = os.geteuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and _ours(runtime, me):
-        place = f"{runtime}/memrun"
-    elif me == 0:
-        place = "/run/memrun"
-    else:
-        place = f"/tmp/memrun-{me}"  # noqa: S108  (made by us with 0700, and looked at before it is used)
-    if make and not os.path.lexists(place):
-        _make(place)
-    return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
-
-
-def _make(place: str) -> None:
-    try:
-        os.mkdir(place, 0o700)
-    except OSError:
-        return  # the look that follows says so
-
-
-def _ours(place: str, me: int) -> bool:
-    try:
-        found = os.lstat(place)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == me
-
-
 def sockets() -> Iterator[tuple[int, str]]:
     """(pid, path) of each memrun that listens; stale ones are removed on the way."""
     place = directory()
     names = sorted(os.listdir(place)) if place else []
     for name in names:
+        if name.endswith(".name"):
+            sweep(f"{place}/{name}")
         pid = name.removesuffix(".sock")
         if not name.endswith(".sock") or not pid.isdigit():
             continue
@@ -116,6 +88,46 @@ def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Wo
         raise MemrunError("no answer in time") from None
     except (OSError, ValueError) as e:
         raise MemrunError(f"cannot ask that memrun: {e}") from None
+
+
+def follow_all(paths: list[str], words: Words) -> Iterator[Words]:
+    """One question to several memruns, and every line that comes back from any, until all have ended."""
+    import json
+    import selectors
+
+    with selectors.DefaultSelector() as lines:
+        for path in paths:
+            try:
+                wire = connect(path)
+                wire.sendall(json.dumps(words).encode() + b"\n")
+            except OSError:
+                continue  # it has just ended
+            lines.register(wire, selectors.EVENT_READ, bytearray())
+        while lines.get_map():
+            for key, _ in lines.select():
+                yield from _lines_of(lines, key)
+
+
+def _lines_of(lines: selectors.BaseSelector, key: selectors.SelectorKey) -> Iterator[Words]:
+    """The whole lines that one of them has said by now; it is let go of when it has said all."""
+    import json
+
+    wire = key.fileobj
+    assert isinstance(wire, socket.socket)
+    try:
+        said = wire.recv(1 << 16)
+    except OSError:
+        said = b""
+    key.data.extend(said)
+    *whole, rest = bytes(key.data).split(b"\n")
+    key.data[:] = rest
+    for line in whole:
+        found = json.loads(line)
+        if isinstance(found, dict):
+            yield found
+    if not said or len(rest) > LONGEST:
+        lines.unregister(wire)
+        wire.close()
 
 
 def jobs() -> list[tuple[str, Words]]:

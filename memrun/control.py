@@ -1,8 +1,10 @@
 """The socket through which another memrun asks and commands: a unix socket, 0600 in a 0700 directory, same user or root only.
 
 One JSON object a line comes in, one (for `events` many) goes out. There is a fixed list of verbs, and none of them starts a program.
-Lines, clients and silence are bounded; garbage is refused with one line. No client can hold up the supervisor: answers are
-sent by a task of the client's own, and who reads too slowly is dropped.
+Lines, clients and silence are bounded; garbage is refused with one line, and logged with who sent it. No client can hold up the
+supervisor: answers are sent by a task of the client's own, and who reads too slowly is dropped.
+
+`events` answers with what has happened so far and, with `follow`, goes on with what happens then: nothing is between the two.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from memrun.clients import directory
 from memrun.errors import MemrunError
+from memrun.names import directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +41,14 @@ class Answerer(Protocol):
     async def command(self, name: str, verb: str, words: Words) -> Words:
         """Carry it out, or MemrunError."""
 
+    def past(self) -> list[Words]:
+        """Events so far, as many as are kept."""
+
     def subscribe(self) -> trio.MemoryReceiveChannel[Words]:
         """Events from now on."""
+
+    def refused(self, what: str) -> None:
+        """Somebody was turned away: to be logged."""
 
 
 async def serve(answerer: Answerer, remark: Callable[[str], None], over: trio.Event) -> None:
@@ -110,8 +118,11 @@ async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio
         client.close()
         return
     try:
-        if _may(client):
-            await _converse(client, answerer)
+        pid, uid = _who(client)
+        if uid in {0, os.geteuid()}:
+            await _converse(client, answerer, pid)
+        else:
+            answerer.refused(f"user {uid} (pid {pid}) may not ask here")
     except OSError:
         return  # it left
     finally:
@@ -119,13 +130,13 @@ async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio
         client.close()
 
 
-def _may(client: trio.socket.SocketType) -> bool:
-    """The kernel says who it is: the same user, or root."""
-    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return uid in {0, os.geteuid()}
+def _who(client: trio.socket.SocketType) -> tuple[int, int]:
+    """(pid, user id) as the kernel tells them. Only the same user and root are answered."""
+    pid, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return pid, uid
 
 
-async def _converse(client: trio.socket.SocketType, answerer: Answerer) -> None:
+async def _converse(client: trio.socket.SocketType, answerer: Answerer, pid: int) -> None:
     held = b""
     while True:
         with trio.move_on_after(SILENCE) as patience:
@@ -139,6 +150,7 @@ async def _converse(client: trio.socket.SocketType, answerer: Answerer) -> None:
         line, found, held = held.partition(b"\n")
         words = _parsed(line) if found else None
         if words is None:
+            answerer.refused(f"pid {pid} sent what is no request: {line[:40]!r}{'...' if len(line) > 40 or not found else ''}")
             await _say(client, {"ok": False, "error": "that is not a request", "remedy": "One JSON object a line"})
             return
         if words["verb"] == "events":
@@ -148,12 +160,20 @@ async def _converse(client: trio.socket.SocketType, answerer: Answerer) -> None:
 
 
 def _parsed(line: bytes) -> Words | None:
-    """A request with a verb that there is, or None."""
+    """A request with a verb that there is and nothing but plain words in it, or None."""
     try:
         words = json.loads(line.decode())
     except (ValueError, RecursionError):
         return None
-    return words if isinstance(words, dict) and words.get("verb") in VERBS else None
+    if not isinstance(words, dict):
+        return None
+    values = words.get("values")
+    plain = [value for key, value in words.items() if key != "values"] + (
+        list(values.values()) if isinstance(values, dict) else [values]
+    )
+    if not all(value is None or isinstance(value, (str, int, float)) for value in plain):
+        return None
+    return words if words.get("verb") in VERBS else None
 
 
 async def _answer(answerer: Answerer, words: Words) -> Words:
@@ -175,13 +195,19 @@ async def _tell(client: trio.socket.SocketType, answerer: Answerer, words: Words
     async with answerer.subscribe() as lines:
         try:
             await _say(client, {"ok": True})
-            async for line in lines:
-                if words.get("name") in {None, "", line.get("name")}:
-                    await _say(client, line)
-        except OSError:
+            for line in answerer.past():
+                await _say_if(client, words, line)
+            while words.get("follow"):
+                await _say_if(client, words, await lines.receive())
+        except (OSError, trio.EndOfChannel):
             return
         finally:
             client.shutdown(socket.SHUT_RDWR)  # ends the other task, too
+
+
+async def _say_if(client: trio.socket.SocketType, words: Words, line: Words) -> None:
+    if words.get("name") in {None, "", line.get("name")}:
+        await _say(client, line)
 
 
 async def _until_it_leaves(client: trio.socket.SocketType, scope: trio.CancelScope) -> None:

@@ -7,6 +7,7 @@ through the same mailbox, and answered when they have been carried out.
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -37,6 +38,8 @@ NAMES = {
     states.Over: "EXITED",
 }
 BACKLOG = 256  # events that a reader may be behind before it is dropped
+KEPT = 256  # events that are kept for who asks later
+COMPLAIN_EVERY = 1.0  # seconds: who sends garbage must not fill a log
 
 
 class Desk:
@@ -48,6 +51,8 @@ class Desk:
         self.runs: dict[str, Run] = {}
         self._since: dict[str, str] = {}
         self._readers: list[trio.MemorySendChannel[Words]] = []
+        self._past: deque[Words] = deque(maxlen=KEPT)
+        self._complained, self._unsaid = -COMPLAIN_EVERY, 0
 
     def take(self, run: Run) -> None:
         """Answer for this run, too."""
@@ -56,7 +61,9 @@ class Desk:
         self._since[run.spec.name] = iso(time.time())
 
     def hear(self, run: Run, told: events.Event | events.Tell) -> None:
-        """One event, for those who follow."""
+        """One event, for those who follow. That the policy's own alarm rang is news to nobody."""
+        if isinstance(told, events.Rang):
+            return
         line: Words = {"at": iso(time.time()), "name": run.spec.name}
         if isinstance(told, events.Tell):
             hint = f"; to give it more: memrun raise {run.spec.name} SIZE" if told.event == "paused" else ""
@@ -65,12 +72,31 @@ class Desk:
         else:
             facts = {key: getattr(told, key) for key in told.__slots__ if key != "at"}
             line |= {"event": type(told).__name__.lower(), **facts}
+        self._publish(line)
+
+    def _publish(self, line: Words) -> None:
+        self._past.append(line)
         for reader in list(self._readers):
             try:
                 reader.send_nowait(line)
             except (trio.WouldBlock, trio.BrokenResourceError):
                 self._readers.remove(reader)  # too slow, or gone: never waited for
                 reader.close()
+
+    def refused(self, what: str) -> None:
+        """Log it; of a flood, one line a second."""
+        now = time.monotonic()
+        if now < self._complained + COMPLAIN_EVERY:
+            self._unsaid += 1
+            return
+        more = f" ({self._unsaid} more before that)" if self._unsaid else ""
+        self._complained, self._unsaid = now, 0
+        self._say(f"control socket: {what}: refused{more}")
+        self._publish({"at": iso(time.time()), "name": "", "event": "refused", "text": what})
+
+    def past(self) -> list[Words]:
+        """The latest events, oldest first."""
+        return list(self._past)
 
     def subscribe(self) -> trio.MemoryReceiveChannel[Words]:
         """All events from now on; it ends when the last run has."""

@@ -27,6 +27,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memrun import events
+from memrun.budget import GOLDEN, counted, delay, grown
 from memrun.events import Finish, Freeze, Kill, Lend, LetGo, Settle, Signal, Tell, Thaw
 from memrun.states import (
     AGAIN,
@@ -54,9 +55,8 @@ SLOWEST_ASK = 30.0
 RESTARTS = {"restart", "restart-asked", "gave-way"}  # causes that end an attempt, but not the run
 FREE = {"restart-asked", "gave-way"}  # those that are no doing of the job's: neither delayed nor counted
 HEARING = 0.5  # seconds that a held job may run to hear a signal
-GOLDEN = 0.6180339887  # spreads the jitter of successive delays evenly, without a source of randomness
 
-__all__ = ["START", "Action", "Rule", "State", "alarm", "grown", "step"]
+__all__ = ["GOLDEN", "START", "Action", "Rule", "State", "alarm", "grown", "step"]
 Step = tuple[State, tuple["Decision", ...]]
 
 
@@ -166,12 +166,8 @@ def _while_alive(rule: Rule, state: State, event: Event) -> Step:
 
 def _launched(rule: Rule, state: State, at: float, limit: int | None) -> Step:
     deadline = None if rule.timeout is None else at + rule.timeout
-    tries = (*_counted(rule, state.tries, at), at)
+    tries = (*counted(rule, state.tries, at), at)
     return replace(state, phase=Running(), limit=limit, gone=False, empty=False, deadline=deadline, began=at, tries=tries), ()
-
-
-def _counted(rule: Rule, tries: tuple[float, ...], at: float) -> tuple[float, ...]:
-    return tries if rule.interval is None else tuple(t for t in tries if t > at - rule.interval)
 
 
 def _exited(rule: Rule, state: State, event: events.Exited) -> Step:
@@ -205,14 +201,14 @@ def _settled(rule: Rule, state: State, at: float, result: str) -> Step:
     if state.stopped or not again:
         return replace(state, phase=Over()), (Finish("stopped" if again and why != "oom-kill" else why),)
     asked = why in FREE
-    if not asked and len(_counted(rule, state.tries, at)) >= rule.attempts:
+    if not asked and len(counted(rule, state.tries, at)) >= rule.attempts:
         return replace(state, phase=Over()), (Finish("exhausted"), Tell("exhausted", f"{rule.attempts} attempts are used up"))[
             ::-1
         ]
     quick = 0 if at - state.began >= rule.min_uptime else state.quick + (not asked)
     short = why == "gave-way" or (result == "oom-kill" and rule.on_oom == "restart")
     limit = grown(rule, state.limit) if short else state.limit
-    pause = 0.0 if asked else _delay(rule, quick)
+    pause = 0.0 if asked else delay(rule, quick)
     tries = state.tries[:-1] if asked else state.tries
     return replace(state, phase=Waiting(at + pause), limit=limit, quick=quick, tries=tries), (_again(result, why, pause, limit),)
 
@@ -223,21 +219,6 @@ def _wanted_again(rule: Rule, why: str, result: str) -> bool:
     if result in {"oom-kill", "host-oom"}:
         return rule.on_oom == "restart" if result == "oom-kill" else rule.restart != "no"
     return not why and (rule.restart == "always" or (rule.restart == "on-failure" and result != "success"))
-
-
-def grown(rule: Rule, limit: int | None) -> int | None:
-    """The next larger limit, or the same where there is none."""
-    if limit is None:
-        return None
-    larger = int(limit * rule.grow)
-    return max(limit, larger if rule.ceiling is None else min(rule.ceiling, larger))
-
-
-def _delay(rule: Rule, quick: int) -> float:
-    """Exponential, from half to the whole of it."""
-    full = min(rule.max_delay, rule.delay * 2.0 ** min(40, max(0, quick - 1)))
-    spread = (rule.jitter + quick * GOLDEN) % 1.0
-    return full * (0.5 + spread / 2)
 
 
 def _again(result: str, why: str, pause: float, limit: int | None) -> Tell:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from memrun.record import Record
 
 MAILBOX = math.inf  # events are few and small, and a watcher must never wait for the hand
+RAISES = 1000  # of an attempt that are recorded: the first and the latest ones
 LAST_RESORT = 10.0  # seconds to empty a group under the shield, before it is left to the dead man's hand
 
 
@@ -257,6 +258,8 @@ class Run:
         if self._listening is not None:
             self._listening.cancel()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
+        if len(self._raises) > RAISES:
+            del self._raises[RAISES // 2]
 
     def _ask(self, limit: int) -> None:
         now = self.attempt.group.limit or 0

@@ -147,19 +147,13 @@ def _show(flags: dict[str, str], plain: list[str]) -> int:
 
 
 def _events(flags: dict[str, str], plain: list[str]) -> int:
-    if plain:
-        path, name = clients.find(plain[0])
-        paths = [path]
-    else:
-        paths, name = [path for _, path in clients.sockets()], ""
-    if "-f" not in flags:
-        return _ps(flags, [])
-    if len(paths) > 1:
-        raise errors.UsageError("several memruns are running", "Say which job: memrun events -f NAME")
-    for path in paths:
-        for line in clients.follow(path, {"verb": "events", "name": name}):
-            if "event" in line:
-                _event(line, as_json="--json" in flags)
+    """What has happened so far, of one job or of all in the order of time; with -f also what happens from then on."""
+    path, name = clients.find(plain[0]) if plain else ("", "")
+    paths = [path] if path else [path for _, path in clients.sockets()]
+    question: Words = {"verb": "events", "name": name, "follow": "-f" in flags}
+    found = (line for line in clients.follow_all(paths, question) if "event" in line)
+    for line in found if "-f" in flags else sorted(found, key=lambda line: str(line.get("at"))):
+        _event(line, as_json="--json" in flags)
     return errors.SUCCESS
 
 

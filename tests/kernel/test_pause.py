@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from memrun import clients
+from memrun import clients, names
 
 MEMRUN = [sys.executable, "-m", "memrun"]
 RUNS = int(os.environ.get("MEMRUN_TEST_RUNS", "2"))  # 200 in a long run
@@ -30,7 +30,11 @@ class Held:
     def __init__(self, *words, name="held"):
         self.name = name
         self.process = subprocess.Popen(
-            [*MEMRUN, "--name", name, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*MEMRUN, *(["--name", name] if name else []), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def say(self, verb, *words, check=True):
@@ -39,7 +43,7 @@ class Held:
         return done
 
     def row(self):
-        return next((row for _, row in clients.jobs() if row["pid"] and _socket_of(self.process.pid)), None)
+        return next((row for path, row in clients.jobs() if path.endswith(f"/{self.process.pid}.sock")), None)
 
     def until(self, state, seconds=30):
         deadline = time.monotonic() + seconds
@@ -58,9 +62,10 @@ class Held:
         return out, err, self.process.returncode
 
 
-def _socket_of(pid):
-    place = clients.directory()
-    return place and os.path.exists(f"{place}/{pid}.sock")
+@pytest.fixture(autouse=True)
+def _among_ourselves(tmp_path, monkeypatch):
+    """Other memruns of the same user are none of our business, nor we of theirs."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -234,6 +239,11 @@ def test_garbage_on_the_socket_is_refused(held):
         b"[" * 60000 + b"\n",
         b"x" * 100000,
         noise.randbytes(5000) + b"\n",
+        b'{"verb": ["ps"]}\n',
+        b'{"verb": "events", "name": ["x"]}\n',
+        b'{"verb": "reclaim", "name": "held", "size": ["x"]}\n',
+        b'{"verb": "set", "name": "held", "values": {"limit": {}}}\n',
+        b'{"verb": "set", "name": "held", "values": ["limit"]}\n',
     ]:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError), clients.connect(path) as wire:
             wire.sendall(junk)
@@ -241,26 +251,65 @@ def test_garbage_on_the_socket_is_refused(held):
             assert b'"ok": true' not in wire.makefile("rb").read()
     assert job.until("RUNNING")
     assert os.stat(path).st_mode & 0o777 == 0o600
+    assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
+    told = [json.loads(line) for line in job.say("events", "--json").stdout.splitlines()]
+    assert "refused" not in {line["event"] for line in told}  # that is of no job
     job.say("stop")
-    assert job.end()[2] == 143
+    _, err, status = job.end()
+    assert status == 143
+    assert f"control socket: pid {os.getpid()} sent what is no request: b'': refused" in err
 
 
 def test_names(memrun, held):
+    """A name that was given is one job's alone; those that were not are told apart by the memrun that they are under."""
     job = held("--limit", "50M", "--", "sleep", "1000")
     job.until("RUNNING")
     done = memrun("raise", "hled", "60M")
     assert (done.returncode, done.stderr) == (125, "memrun: no job is called 'hled'. There are: held\n")
-    other = held("--limit", "50M", "--", "sleep", "1000")
-    while len(clients.jobs()) < 2:
+    done = memrun("--name", "held", "--", "true")
+    said = (
+        f"memrun: a job called held is running already (memrun {job.process.pid}). Choose another --name, or: memrun stop held\n"
+    )
+    assert (done.returncode, done.stderr) == (125, said)
+    others = [held("--limit", "50M", "--", "sleep", "1000", name=None) for _ in range(2)]
+    while len(clients.jobs()) < 3:
         time.sleep(0.02)
-    done = memrun("stop", "held")
+    done = memrun("stop", "sleep")
     assert done.returncode == 125
-    assert f"{job.process.pid}:held" in done.stderr
-    assert f"{other.process.pid}:held" in done.stderr
-    assert memrun("stop", f"{other.process.pid}:held").returncode == 0
-    assert other.end()[2] == 143
-    job.say("kill")
-    job.end()
+    assert all(f"{other.process.pid}:sleep" in done.stderr for other in others)
+    for other in others:
+        assert memrun("stop", f"{other.process.pid}:sleep").returncode == 0
+        assert other.end()[2] == 143
+    job.process.kill()  # the kernel lets go of the name
+    job.process.wait()
+    assert memrun("--name", "held", "--", "true").returncode == 0
+    assert not [name for name in os.listdir(names.directory()) if name in {"held.name", "sleep.name"}]
+
+
+def test_events_are_kept_for_who_asks_later(memrun, held):
+    jobs = [held("--limit", "50M", "--", "sleep", "1000", name=name) for name in ("one", "two")]
+    for job in jobs:
+        job.until("RUNNING")
+        job.say("pause")
+        job.say("resume")
+    told = [json.loads(line) for line in memrun("events", "--json").stdout.splitlines()]
+    assert [line["at"] for line in told] == sorted(line["at"] for line in told)
+    assert {line["name"] for line in told} == {"one", "two"}
+    assert [line["event"] for line in told if line["name"] == "two"] == [
+        "launched",
+        "pauseasked",
+        "paused",
+        "resumeasked",
+        "resumed",
+    ]
+    assert memrun("events", "one").stdout.count("\n") == 5
+    follow = subprocess.Popen([*MEMRUN, "events", "-f", "--json"], stdout=subprocess.PIPE, text=True)
+    assert all(follow.stdout.readline() for _ in told)
+    for job in jobs:
+        job.say("stop")
+        job.end()
+    rest = [json.loads(line) for line in follow.communicate(timeout=30)[0].splitlines()]
+    assert {(line["name"], line["event"]) for line in rest} >= {("one", "stopasked"), ("one", "settled"), ("two", "settled")}
 
 
 def test_restart_with_more_each_time(judged, hog):

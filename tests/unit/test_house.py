@@ -25,7 +25,8 @@ ROOMS = {
     "units": "errors",
     "signals": "errors",
     "states": "",
-    "policy": "events states",
+    "budget": "?states",
+    "policy": "budget events states",
     "marks": "errors units signals",
     "record": "errors ?cgroup",
     "options": "errors marks signals units",
@@ -57,8 +58,9 @@ ROOMS = {
     "aside": "errors signals",
     "hooks": "launch signals",
     "gauges": "events errors cgroup cgroup.gauge marks",
-    "clients": "errors",
-    "control": "errors events units signals clients",
+    "names": "errors",
+    "clients": "errors names",
+    "control": "errors events units signals names",
     "verbs": "errors clients report units signals options",
     "desk": "aside cgroup.details errors events job options signals states units ?supervisor ?cgroup",
     "job": "cgroup guard errors hand launch oomlog record signals units ~surroundings ?options",
@@ -66,7 +68,7 @@ ROOMS = {
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
     "api": "errors job options record ~supervisor ?events",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~__init__ ?record ?supervisor",
+    "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~__init__ ?record ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
     "trio": "aside control desk gauges hooks watch supervisor",
@@ -75,7 +77,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "json": "control",
     "jeepney": "",
     "dataclasses": "events policy states gauges jobs plan",
-    "typing": "api aside control desk gauges jobs machine plan policy watch supervisor",
+    "typing": "api aside budget control desk gauges jobs machine plan policy watch supervisor",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")

@@ -1,0 +1,114 @@
+"""Where the sockets of this user's memruns are, and who has which name.
+
+The place: $XDG_RUNTIME_DIR/memrun, or /run/memrun for root, or /tmp/memrun-UID: a directory of our own with mode 0700, never a link, or
+there is none.
+
+A name that was given (`--name`) is a job's alone, as it is with docker and `systemd-run --unit`: who asks for one that is in
+use is refused. A name that was not given is the command's, and many may have it at a time; it is claimed as far as it is free,
+and who then says an ambiguous one is told the candidates. The claim is a lock (flock) on NAME.name in that directory: the kernel
+lets go of it when memrun dies, however it does, so that no name is lost, and two that start in the same moment cannot both
+get it. Measured: 0.05 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from memrun.errors import JobNameError
+
+
+def directory(*, make: bool = False) -> str | None:
+    """The directory of this user's sockets; None where there is none that can be trusted."""
+    me = os.geteuid()
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and _ours(runtime, me):
+        place = f"{runtime}/memrun"
+    elif me == 0:
+        place = "/run/memrun"
+    else:
+        place = f"/tmp/memrun-{me}"  # noqa: S108  (made by us with 0700, and looked at before it is used)
+    if make and not os.path.lexists(place):
+        _make(place)
+    return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
+
+
+def _make(place: str) -> None:
+    try:
+        os.mkdir(place, 0o700)
+    except OSError:
+        return  # the look that follows says so
+
+
+def _ours(place: str, me: int) -> bool:
+    try:
+        found = os.lstat(place)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == me
+
+
+class Claim:
+    """A name, until it is released. `path` '': it was not to be had, or there is no place for claims."""
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, name: str, *, insist: bool) -> None:
+        """JobNameError where somebody else has it and we `insist`."""
+        self._fd, self.path = -1, ""
+        place = directory(make=True)
+        path = f"{place}/{name}.name"
+        if place is None or len(os.fsencode(name)) > 200:
+            return
+        self._fd = _locked(path)
+        if self._fd >= 0:
+            self.path = path
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        elif insist:
+            raise JobNameError(
+                f"a job called {name} is running already{_by(path)}", f"Choose another --name, or: memrun stop {name}"
+            )
+
+    def release(self) -> None:
+        """Somebody else may have it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.unlink(self.path)
+            os.close(fd)
+
+
+def _locked(path: str) -> int:
+    """The file, locked; -1 where somebody else has it, or where it cannot be made."""
+    import fcntl
+
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return -1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return -1
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)  # its owner was just releasing it: the name is of another file by now
+
+
+def _by(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as f:
+            pid = f.read(16).strip()
+    except OSError:
+        return ""
+    return f" (memrun {pid})" if pid.isdigit() else ""
+
+
+def sweep(path: str) -> None:
+    """Remove a claim whose owner has died without a chance to."""
+    fd = _locked(path)
+    if fd >= 0:
+        os.unlink(path)
+        os.close(fd)
