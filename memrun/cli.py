@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """One line on stderr, in one write; a closed stderr is nobody to tell."""
+    """Each line on stderr with our name before it, in one write; a closed stderr is nobody to tell."""
     try:
-        os.write(2, f"memrun: {text}\n".encode(errors="replace"))
+        os.write(2, "".join(f"memrun: {line}\n" for line in text.split("\n")).encode(errors="replace"))
     except OSError:
         return
 

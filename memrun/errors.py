@@ -63,6 +63,14 @@ class LaunchError(MemrunError):
         self.status = status
 
 
+class JobFileError(MemrunError):
+    """A job file that is not run: `problems` are all that is wrong with it, one sentence each, with file, line, table and key."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
 class JobNameError(MemrunError):
     """A name that no running memrun answers to, or that more than one does."""
 

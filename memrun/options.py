@@ -22,7 +22,7 @@ FLOOR = 512 << 10  # bytes: below this even /bin/true does not start (its own pa
 class Option:
     """One option. `metavar` '' is a flag; `many` may be given more than once; `short`: -l, or --env for --environment."""
 
-    __slots__ = ("convert", "default", "help", "key", "many", "metavar", "section", "short")
+    __slots__ = ("convert", "default", "help", "key", "many", "metavar", "section", "short", "words")
 
     def __init__(self, flag: str, metavar: str, convert: Callable[[str], object], default: object, help: str) -> None:  # noqa: A002
         names = flag.split()
@@ -34,6 +34,7 @@ class Option:
         self.help = help
         self.many = isinstance(default, tuple)
         self.section = ""
+        self.words: tuple[str, ...] = getattr(convert, "words", ())  # where only some are allowed
 
     @property
     def flag(self) -> str:
@@ -61,6 +62,7 @@ def _choice(*words: str) -> Callable[[str], str]:
             raise UsageError(f"{text!r} is not one of {', '.join(words)}", nearest(text, words))
         return text
 
+    convert.words = words  # type: ignore[attr-defined]
     return convert
 
 

@@ -33,6 +33,17 @@ ROOMS = {
     "report": "errors signals units ?record",
     "jobs": "?options ?units",
     "plan": "units",
+    "templates": "",
+    # a job file: TOML -> jobs
+    "jobfile": "errors jobfile.assemble jobfile.expand jobfile.fit jobfile.needs jobfile.schema jobfile.source jobfile.tables jobs ?jobfile.expand",
+    "jobfile.lines": "",
+    "jobfile.source": "errors report jobfile.lines",
+    "jobfile.schema": "marks options ?jobfile.lines",
+    "jobfile.tables": "errors marks options units jobfile.schema ?jobfile.lines ?jobfile.source",
+    "jobfile.expand": "errors options templates jobfile.tables jobfile.source",
+    "jobfile.needs": "jobs options templates ?jobfile.expand ?jobfile.source ?jobfile.tables",
+    "jobfile.fit": "units ?jobfile.expand ?jobfile.needs ?jobfile.source ?jobfile.tables",
+    "jobfile.assemble": "jobs options templates jobfile.tables ?jobfile.expand ?jobfile.lines ?jobfile.needs ?jobfile.source",
     # floor 2: the kernel
     "cgroup": "errors cgroup.detect ~cgroup.v1 ~cgroup.v2",
     "cgroup.files": "errors",
@@ -74,16 +85,20 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "trio": "aside control desk gauges hooks watch supervisor",
     "psutil": "",
     "tomli": "",
+    "jsonschema": "",
     "json": "control",
     "jeepney": "",
     "dataclasses": "events policy states gauges jobs plan",
     "typing": "api aside budget control desk gauges jobs machine plan policy watch supervisor",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
+for _room in ("templates", *(room for room in ROOMS if room.startswith("jobfile"))):  # only check and up load them
+    for _name in ("typing", "dataclasses", "re", "json"):
+        HEAVY[_name] += f" {_room}"
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
 MAY_SAY_THEM = {"oomlog", "hand"}
 LOADED_BY_CLI = set(
-    "trio psutil tomli typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
+    "trio psutil tomli jsonschema typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
 )
 BANNED_NAMES = re.compile(r"manager|handler|(?<!ps)utils?\b|helpers?\b", re.IGNORECASE)
 
