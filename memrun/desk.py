@@ -14,7 +14,7 @@ import trio
 
 from memrun import events, signals, states
 from memrun.aside import aside
-from memrun.cgroup import details
+from memrun.cgroup import NO_FREEZER, details
 from memrun.errors import GroupError, JobNameError, RefusedError, UsageError
 from memrun.job import iso
 from memrun.options import FLOOR
@@ -226,7 +226,8 @@ async def _wait(run: Run, _words: Words) -> Words:
 
 
 async def _pause(run: Run, _words: Words) -> Words:
-    _living(run)
+    if not _living(run).can_freeze():
+        raise RefusedError(*NO_FREEZER)
     run.command(events.PauseAsked(trio.current_time()))
     return {}
 

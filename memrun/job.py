@@ -125,6 +125,7 @@ class Attempt:
         wish = wish_of(site, spec, spec.limit if attempt == 1 else limit)
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
         try:
+            self._check_pauses()
             self.kmsg = oomlog.listen()
             if guarded and self.holds:
                 self.guard = Guard(self.group)
@@ -142,6 +143,12 @@ class Attempt:
         order.procs_fds = self.group.procs_fds()
         order.immune = self.holds and self.group.version == "v2"
         return order
+
+    def _check_pauses(self) -> None:
+        """A rule that pauses wants a freezer (at the limit the kernel alone can hold a job)."""
+        actions = [mark.action.do for mark in self.spec.at] + [rule.action.do for rule in self.spec.pressure]
+        if "pause" in actions and not self.group.can_freeze():
+            raise LimitError(*cgroup.NO_FREEZER)
 
     def relieve(self) -> None:
         """The guard may go: from now on the event loop watches."""

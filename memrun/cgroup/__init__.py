@@ -47,6 +47,9 @@ if TYPE_CHECKING:
         def hear(self) -> Heard:
             """Take in all news; `notice_fd` is quiet again until there is more."""
 
+        def can_freeze(self) -> bool:
+            """Whether it can be held still anywhere. Where not (v1 without a freezer beside it), only at its limit, by the kernel."""
+
         def freeze(self) -> bool:
             """Ask that no process of the group runs; True when none does. What was lent is taken back."""
 
@@ -190,6 +193,12 @@ def steep_gap(limit: int) -> int:
     if limit < SMALL:
         return wire_gap(limit)
     return min(limit // 5, max((2 << 20) + (os.cpu_count() or 1) * (1 << 20), wire_gap(limit))) // 4096 * 4096
+
+
+NO_FREEZER = (
+    "this machine has no freezer, so a job cannot be paused",
+    "As root: 'mount -t cgroup2 none /sys/fs/cgroup/unified' (or '-t cgroup -o freezer')",
+)
 
 
 def grace(limit: int) -> int:

@@ -161,3 +161,29 @@ def _number_or_none(group: Dir, file: str) -> int | None:
         return number(group.read(file))
     except (GroupError, ValueError):
         return None
+
+
+def family() -> set[int]:
+    """memrun and its children (the hand): who is ours to move."""
+    mine = os.getpid()
+    family = {mine}
+    for word in os.listdir("/proc"):
+        if word.isdigit():
+            try:
+                with open(f"/proc/{word}/stat", "rb") as f:
+                    parent = int(f.read().rpartition(b")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if parent == mine:
+                family.add(int(word))
+    return family
+
+
+def move(found: set[int], group: Dir) -> None:
+    """Put processes into a group; those that are gone are gone."""
+    for pid in found:
+        try:
+            group.write("cgroup.procs", str(pid))
+        except GroupError as e:
+            if e.errno != errno.ESRCH:
+                raise

@@ -28,7 +28,7 @@ import errno
 import os
 import select
 
-from memrun.cgroup import Heard, Tally, grace, steep_gap, tree
+from memrun.cgroup import NO_FREEZER, Heard, Tally, grace, steep_gap, tree
 from memrun.cgroup.eventfd import count, listen
 from memrun.cgroup.files import Dir, keyed, number, read_all
 from memrun.cgroup.freezer1 import let_go
@@ -110,7 +110,7 @@ class Group:
             os.close(self._tripped)
             self._tripped = -1
         self._wire = None
-        if self._hold and self.limit is not None:
+        if self._hold and self.limit is not None and self.can_freeze():
             self._wire = self.limit - steep_gap(self.limit)
             self._tripped = listen(self._memory, "memory.usage_in_bytes", str(self._wire))
             if self._epoll is not None and self._tripped >= 0:
@@ -224,17 +224,22 @@ class Group:
     def found_held(self) -> None:
         self._held = self._news = True
 
+    def can_freeze(self) -> bool:
+        return self._freezer is not None or (self._unified is not None and self._unified.has("cgroup.freeze"))
+
     def freeze(self) -> bool:
+        """Without a freezer: what is parked stays so until the limit is raised, and what is not runs up to it."""
         if self._lent:
             self._take_back()
         self._held = True
-        frozen = self._hold_still(still=True)
+        frozen = self.can_freeze() and self._hold_still(still=True)
         return frozen or keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
 
     def thaw(self) -> None:
         self._held = False
         try:
-            self._hold_still(still=False)
+            if self.can_freeze():
+                self._hold_still(still=False)
         except GroupError as e:
             if e.errno not in {errno.ENOENT, errno.ENODEV}:  # a group that is gone holds nobody
                 raise
@@ -263,10 +268,7 @@ class Group:
             state = "FROZEN" if still else "THAWED"
             self._freezer.write("freezer.state", state)
             return self._freezer.read("freezer.state").strip() == state
-        raise LimitError(
-            "this machine has no freezer, so a job cannot be paused",
-            "As root: 'mount -t cgroup2 none /sys/fs/cgroup/unified' (or '-t cgroup -o freezer')",
-        )
+        raise LimitError(*NO_FREEZER)
 
     def reclaim(self, size: int | None) -> None:
         """Squeeze out what can be had: page cache and, with swap, idle pages. Blocks: to be called aside."""

@@ -80,11 +80,11 @@ class Host:
         try:
             base.write("cgroup.subtree_control", "+memory")
         except GroupError as e:
-            ours = _family()
+            ours = tree.family()
             if e.errno != errno.EBUSY or not set(pids_in(base.read("cgroup.procs"))) <= ours:
                 raise
             self._self = base.mkdir(f"memrun-self-{os.getpid()}")
-            _move(ours, self._self)
+            tree.move(ours, self._self)
             base.write("cgroup.subtree_control", "+memory")
 
     def _step_back(self, base: Dir) -> None:
@@ -93,7 +93,7 @@ class Host:
             return
         try:
             base.write("cgroup.subtree_control", "-memory")
-            _move(_family(), base)
+            tree.move(tree.family(), base)
             base.rmdir(self._self.path.rpartition("/")[2])
         except GroupError:
             return
@@ -174,6 +174,8 @@ class Group:
     def begin(self, wish: Wish) -> None:
         """Set everything up, swap first: a limit without it would mean something else for a moment."""
         self._swap, self._hold = wish.swap, wish.hold
+        if wish.hold and not self.can_freeze():
+            raise LimitError("this kernel cannot freeze a group, so a job cannot be held at its limit", "It takes Linux 5.2")
         if self._leaf.has(SWAP):  # absent where the kernel counts no swap
             self._leaf.write(SWAP, "max" if wish.swap is None else str(wish.swap))
         if wish.soft is not None:
@@ -282,6 +284,9 @@ class Group:
     def found_held(self) -> None:
         self._held = self._news = True
 
+    def can_freeze(self) -> bool:
+        return self._leaf.has("cgroup.freeze")  # since 5.2
+
     def freeze(self) -> bool:
         if self._lent:
             self._lent = False
@@ -348,31 +353,6 @@ class Group:
             self._epoll.close()
             self._epoll = None
         self._leaf.close()
-
-
-def _family() -> set[int]:
-    """memrun and its children (the hand): who is ours to move."""
-    mine = os.getpid()
-    family = {mine}
-    for word in os.listdir("/proc"):
-        if word.isdigit():
-            try:
-                with open(f"/proc/{word}/stat", "rb") as f:
-                    parent = int(f.read().rpartition(b")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
-                continue
-            if parent == mine:
-                family.add(int(word))
-    return family
-
-
-def _move(pids: set[int], group: Dir) -> None:
-    for pid in pids:
-        try:
-            group.write("cgroup.procs", str(pid))
-        except GroupError as e:
-            if e.errno != errno.ESRCH:
-                raise
 
 
 def _oom_of(place: str) -> int:

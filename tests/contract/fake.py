@@ -156,6 +156,9 @@ class Group:
         heard.kills, heard.own, heard.frozen = self._kills, self._own, self._frozen
         return heard
 
+    def can_freeze(self) -> bool:
+        return True
+
     def freeze(self) -> bool:
         self._frozen = True
         for pid in self.pids():

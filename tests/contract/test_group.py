@@ -765,3 +765,42 @@ class TestHost:
     def test_what_encloses_us_is_a_limit_or_nothing(self, host):
         limit = host.enclosing()
         assert limit is None or limit > M
+
+
+@pytest.mark.v1
+class TestWithoutAFreezer:
+    """v1 with nothing beside it: the kernel alone parks, exactly at the limit."""
+
+    @pytest.fixture
+    def bare(self) -> Iterator[Places]:
+        host = cgroup.open_host(os.getpid())
+        host._beside = []
+        host.begin()
+        made = Places(host)
+        yield made
+        made.close()
+        host.end()
+
+    def test_it_is_held_at_its_limit_and_goes_on(self, bare):
+        group = bare.group(32 * M, hold=True)
+        assert not group.can_freeze()
+        child = bare.child(group)
+        child.want(48 * M)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        assert 31 * M <= group.usage() <= 32 * M
+        group.freeze()
+        assert child.hear(0.1) == {}
+        group.set_limit(96 * M)
+        group.thaw()
+        assert child.hear() == {"ate": 48 * M}
+        assert not group.reflex()
+
+    def test_thawed_without_more_it_is_still_held(self, bare):
+        group = bare.group(32 * M, hold=True)
+        child = bare.child(group)
+        child.want(48 * M)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        group.thaw()
+        assert until(group.reflex, group.notice_fd())
+        group.kill()
+        assert ended(child)

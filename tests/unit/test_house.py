@@ -73,7 +73,7 @@ ROOMS = {
     "clients": "errors names",
     "control": "errors events units signals names",
     "verbs": "errors clients report units signals options",
-    "desk": "aside cgroup.details errors events job options signals states units ?supervisor ?cgroup",
+    "desk": "aside cgroup cgroup.details errors events job options signals states units ?supervisor ?cgroup",
     "job": "cgroup guard errors hand launch oomlog record signals units ~surroundings ?options",
     "watch": "events signals ?cgroup ?job",
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
