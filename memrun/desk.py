@@ -155,12 +155,24 @@ async def _raise(run: Run, words: Words) -> Words:
         raise RefusedError(f"a limit of {format_size(limit)} is below the floor of {format_size(FLOOR)}")
     if limit is not None and (before is None or limit < before):
         await _make_room(run, limit, squeeze=bool(words.get("reclaim")))
+    held = isinstance(run.state.phase, states.Paused | states.Lent)
     run.command(events.RaiseAsked(trio.current_time(), limit))
-    enclosing = run.site.host.enclosing()
-    answer: Words = {"from": before, "to": group.limit}
+    return {"from": before, "to": group.limit} | _note(run, limit, held=held)
+
+
+def _note(run: Run, limit: int | None, *, held: bool) -> Words:
+    """What somebody who raises a limit would not expect."""
+    group, enclosing = run.attempt.group, run.site.host.enclosing()
     if enclosing is not None and (limit is None or limit > enclosing):
-        answer["note"] = f"an enclosing group allows {format_size(enclosing)} only"
-    return answer
+        return {"note": f"an enclosing group allows {format_size(enclosing)} only"}
+    if not held:
+        return {}
+    phase = run.state.phase
+    if isinstance(phase, states.Paused) and phase.by != "limit":
+        return {"note": f"is still paused by the {phase.by}: memrun resume {run.spec.name}"}
+    if isinstance(phase, states.Paused) or group.reflex():  # use is at the new limit already, or too close to it
+        return {"note": f"uses {format_size(group.usage())} of that already, and is held: give it more"}
+    return {}
 
 
 async def _make_room(run: Run, limit: int, *, squeeze: bool) -> None:
@@ -201,6 +213,7 @@ async def _set(run: Run, words: Words) -> Words:
             answer |= await _raise(run, {"size": text})
         elif key in {"soft", "swap"}:
             group.tune(key, run.site.size(parse_size(str(text))))
+            run.move_marks()
         elif key == "swappiness" and str(text).isdecimal() and int(str(text)) <= 200:
             group.tune(key, int(str(text)))
         else:

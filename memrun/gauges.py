@@ -59,13 +59,13 @@ PRESSED_EVERY = 1.0  # seconds
 class Mark:
     """One threshold, and where the job stands against it. `at`: bytes, None is never; `hold`: seconds above until it counts.
 
-    `cache` False: page cache does not count. It keeps what was told: after a new limit, `move` it and listen again.
+    `cache` False: page cache does not count; `swap` True: what is swapped out does. It keeps what was told: after a new limit, `move` it and listen again.
     """
 
-    __slots__ = ("at", "cache", "hold", "since", "told")
+    __slots__ = ("at", "cache", "hold", "since", "swap", "told")
 
-    def __init__(self, at: int | None, hold: float = 0.0, *, cache: bool = True) -> None:
-        self.hold, self.cache = hold, cache
+    def __init__(self, at: int | None, hold: float = 0.0, *, cache: bool = True, swap: bool = False) -> None:
+        self.hold, self.cache, self.swap = hold, cache, swap
         self.move(at)
         self.since: float | None = None  # above since then
         self.told = False
@@ -179,7 +179,8 @@ class _Ears:
         self.group, self.marks = group, marks
         self.ear: gauge.Lines | gauge.Stir
         if group.version == "v1":
-            self.ear = gauge.Lines(group.path, [line for mark in marks if mark.at is not None for line in (mark.at, mark.low)])
+            lines = [(line, mark.swap) for mark in marks if mark.at is not None for line in (mark.at, mark.low)]
+            self.ear = gauge.Lines(group.path, lines)
         else:
             self.ear = gauge.Stir(group.path)
         self.pace = Pace()
@@ -198,21 +199,23 @@ class _Ears:
         exact = isinstance(self.ear, gauge.Lines)
         now = trio.current_time()
         usage = self.group.usage()
-        need = usage
-        if any(not mark.cache and mark.at is not None and usage >= mark.low for mark in self.marks):
-            need = self.group.need()
+        swapped = self.group.swapped() if any(mark.swap for mark in self.marks) else 0
+        cache = 0
+        if any(not mark.cache and mark.at is not None and usage + swapped * mark.swap >= mark.low for mark in self.marks):
+            cache = max(0, usage - self.group.need())
         timed = []
         for index, mark in enumerate(self.marks):
-            value = usage if mark.cache else need
+            full = usage + swapped * mark.swap
+            value = full if mark.cache else full - cache
             passed = mark.step(now, value)
             if passed is not None:
                 send(events.Crossed(now, index, passed))
-            if mark.at is not None and (not exact or (not mark.cache and usage >= mark.low)):
+            if mark.at is not None and (not exact or (not mark.cache and full >= mark.low)):
                 timed.append(max(0, mark.distance(value)))
         held = min(mark.due for mark in self.marks) - now
         if not timed:
             return held
-        return min(held, self.pace.next(now, usage if need == usage else need, self.pulse.read(), min(timed)))
+        return min(held, self.pace.next(now, usage + swapped - cache, self.pulse.read(), min(timed)))
 
     async def wait(self, seconds: float) -> None:
         """Until then, or until the kernel has news."""

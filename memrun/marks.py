@@ -1,6 +1,6 @@
 """What `--at 80%=restart` and `--pressure medium=log` say: option values and job-file tables -> values. Pure.
 
-    --at        WHERE[ for TIME]=ACTION     80%=log   500M=signal:USR1   "90% for 30s=restart"   1G=exec:./tell.sh
+    --at        WHERE[ with swap][ for TIME]=ACTION     80%=log   500M=signal:USR1   "90% for 30s=restart"   1G=exec:./tell.sh
     --pressure  LEVEL[,MODE]=ACTION         medium=log   critical,hierarchy=stop
 
 Only the first `=` divides, so that a command may hold as many as it likes. Loaded before the command starts: no
@@ -48,38 +48,49 @@ class Action:
 
 
 class Threshold:
-    """At so much memory (bytes, or a Share of the job's limit), held for so many seconds, do that."""
+    """At so much memory (bytes, or a Share of the job's limit), held for so many seconds, do that.
 
-    __slots__ = ("action", "at", "hold")
+    `swap`: of memory and swap together, and of both limits together.
+    """
 
-    def __init__(self, at: int | Share, action: Action, hold: float = 0.0) -> None:
-        self.at, self.action, self.hold = at, action, hold
+    __slots__ = ("action", "at", "hold", "swap")
+
+    def __init__(self, at: int | Share, action: Action, hold: float = 0.0, *, swap: bool = False) -> None:
+        self.at, self.action, self.hold, self.swap = at, action, hold, swap
 
     @property
     def cache(self) -> bool:
         """Whether page cache counts. It does where the user is only told; it is no reason to stop, restart, pause or kill."""
         return self.action.do in TELLING
 
-    def resolve(self, limit: int | None) -> int | None:
-        """Bytes, under that limit. None: it cannot be crossed (a share of infinity)."""
+    def resolve(self, limit: int | None, swap: int | None = 0) -> int | None:
+        """Bytes, under that limit and with so much swap on top. None: it cannot be crossed (a share of infinity)."""
         if isinstance(self.at, Share):
-            return None if limit is None else self.at.of(limit)
+            if limit is None or (self.swap and swap is None):
+                return None
+            return self.at.of(limit + (swap or 0) * self.swap)
         return self.at
 
     @property
     def where(self) -> str:
         """'80%', '500M for 30.0 s': for people."""
         at = repr(self.at) if isinstance(self.at, Share) else format_size(self.at)
-        return f"{at} for {format_duration(self.hold)}" if self.hold else at
+        with_swap = f"{at} with swap" if self.swap else at
+        return f"{with_swap} for {format_duration(self.hold)}" if self.hold else with_swap
 
     def __repr__(self) -> str:
         return f"Threshold({self.where}={self.action})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Threshold) and (other.at, other.action, other.hold) == (self.at, self.action, self.hold)
+        return isinstance(other, Threshold) and other.facts == self.facts
+
+    @property
+    def facts(self) -> tuple[int | Share, Action, float, bool]:
+        """All that it is."""
+        return self.at, self.action, self.hold, self.swap
 
     def __hash__(self) -> int:
-        return hash((self.at, self.action, self.hold))
+        return hash(self.facts)
 
 
 class Pressure:
@@ -121,18 +132,20 @@ def parse_at(text: str) -> Threshold:
     where, equals, action = text.partition("=")
     if not equals:
         raise UsageError(f"{text!r} does not say what to do", AT_LOOKS)
-    at, hold = _where(where)
-    return Threshold(at, parse_action(action), hold)
+    at, hold, swap = _where(where)
+    return Threshold(at, parse_action(action), hold, swap=swap)
 
 
-def _where(text: str) -> tuple[int | Share, float]:
-    size, *rest = text.split(None, 1)[:2] or [""]
+def _where(text: str) -> tuple[int | Share, float, bool]:
+    size, *rest = text.split() or [""]
+    swap = rest[:2] == ["with", "swap"]
+    rest = rest[2:] if swap else rest
     if not rest:
-        return _size(size), 0.0
-    word, _, time = rest[0].partition(" ")
+        return _size(size), 0.0, swap
+    word, *time = rest
     if word != "for":
         raise UsageError(f"{word!r} is not known after {size!r}", "Did you mean for?" if _nearest(word, ("for",)) else AT_LOOKS)
-    return _size(size), _hold(time)
+    return _size(size), _hold(" ".join(time)), swap
 
 
 def _size(text: str) -> int | Share:
@@ -169,10 +182,13 @@ def _pressure(where: str, action: Action) -> Pressure:
 
 
 def threshold_of(table: Mapping[str, object]) -> Threshold:
-    """A job file's {at = "80%", do = "log", for = "30s"}; `at` and `for` may be numbers (bytes, seconds)."""
-    _known(table, ("at", "do", "for"))
+    """A job file's {at = "80%", do = "log", for = "30s", swap = true}; `at` and `for` may be numbers (bytes, seconds)."""
+    _known(table, ("at", "do", "for", "swap"))
+    swap = table.get("swap", False)
+    if not isinstance(swap, bool):
+        raise UsageError(f"'swap' is not true or false: {swap!r}")
     hold = _hold(_word(table, "for")) if "for" in table else 0.0
-    return Threshold(_size(_word(table, "at")), parse_action(_word(table, "do")), hold)
+    return Threshold(_size(_word(table, "at")), parse_action(_word(table, "do")), hold, swap=swap)
 
 
 def pressures_of(table: Mapping[str, object]) -> list[Pressure]:

@@ -180,7 +180,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         "on the way there (actions: log, signal:NAME, exec:COMMAND, stop, kill, restart, pause)",
         (
             Option("--at", "MARK=ACTION", parse_at, (), "when use passes a mark: 80%=log, 500M=signal:USR1,\n"
-                   "'90% for 30s=restart'; repeatable"),
+                   "'90% for 30s=restart', '1.5G with swap=stop'; repeatable"),
             Option("--pressure", "LEVEL=ACTION", parse_pressure, (), "at memory pressure low, medium or critical; repeatable.\n"
                    "v1 takes a mode, too: medium,hierarchy=log"),
         ),

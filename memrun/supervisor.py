@@ -164,14 +164,16 @@ class Run:
 
     async def listen_to_marks(self, group: Group) -> None:
         """Thresholds of an attempt: shares are of its limit, so a new limit moves them."""
-        limit = group.limit
-        found = [gauges.Mark(mark.resolve(limit), mark.hold, cache=mark.cache) for mark in self.spec.at]
+        found = [
+            gauges.Mark(mark.resolve(group.limit, group.swap), mark.hold, cache=mark.cache, swap=mark.swap)
+            for mark in self.spec.at
+        ]
         while True:
             with trio.CancelScope() as self._listening:
                 await gauges.crossings(group, found, self.send)
                 await trio.sleep_forever()
             for one, mark in zip(found, self.spec.at, strict=True):
-                one.move(mark.resolve(group.limit))
+                one.move(mark.resolve(group.limit, group.swap))
 
     async def _next_event(self) -> events.Event:
         """The next event; falling out of the scope is the alarm."""
@@ -255,11 +257,15 @@ class Run:
     def _set_limit(self, limit: int | None, by: str) -> None:
         before = self.attempt.group.limit
         after = self.attempt.group.set_limit(limit)
-        if self._listening is not None:
-            self._listening.cancel()
+        self.move_marks()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
         if len(self._raises) > RAISES:
             del self._raises[RAISES // 2]
+
+    def move_marks(self) -> None:
+        """A limit is another: shares of it have to be worked out again."""
+        if self._listening is not None:
+            self._listening.cancel()
 
     def _ask(self, limit: int) -> None:
         now = self.attempt.group.limit or 0
@@ -299,8 +305,26 @@ class Run:
 
     def _execute(self, command: str, about: str) -> None:
         assert self._nursery is not None
-        environ = {"MEMRUN_NAME": self.spec.name, "MEMRUN_EVENT": about, "MEMRUN_PID": str(self.attempt.child.pid)}
-        self._nursery.start_soon(hooks.run, command, environ)
+        group = self.attempt.group
+        facts = {
+            "NAME": self.spec.name,
+            "EVENT": about,
+            "PID": self.attempt.child.pid,
+            "ATTEMPT": len(self.records) + 1,
+            "CGROUP": group.path,
+            "LIMIT": "infinity" if group.limit is None else group.limit,
+            "USAGE": group.usage(),
+            "PEAK": group.peak() or "",
+        }
+        self._nursery.start_soon(self._hook, command, {f"MEMRUN_{key}": str(value) for key, value in facts.items()})
+
+    async def _hook(self, command: str, environ: dict[str, str]) -> None:
+        """The user's command. That it could not be started is told, and is no reason to end the job."""
+        try:
+            await hooks.run(command, environ)
+        except MemrunError as e:
+            if self.hear is not None:
+                self.hear(events.Tell("hook", f"could not be run: {e}"))
 
     def _look_at_the_largest(self) -> None:
         self.attempt.seen = machine.largest(self.attempt.group.pids())

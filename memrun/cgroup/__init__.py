@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         version: str  # 'v1' | 'v2'
         path: str  # the memory group's directory
         limit: int | None  # as the kernel has it, read back
+        swap: int | None  # allowed on top of it
 
         def procs_fds(self) -> tuple[int, ...]:
             """Open cgroup.procs files; who writes '0' into each, in order, is in the group."""
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
         def usage(self) -> int:
             """Bytes charged now."""
+
+        def swapped(self) -> int:
+            """Bytes in swap now (0 where the kernel does not count them)."""
 
         def need(self) -> int:
             """Bytes charged now that cannot be had back by dropping page cache."""

@@ -77,17 +77,17 @@ class Counter:
 
 
 class Lines:
-    """v1: any number of thresholds on one group, behind one descriptor."""
+    """v1: any number of thresholds on one group, behind one descriptor. `lines`: (bytes, whether swap counts)."""
 
     __slots__ = ("_counters", "_epoll", "fd")
 
-    def __init__(self, path: str, lines: Iterable[int]) -> None:
+    def __init__(self, path: str, lines: Iterable[tuple[int, bool]]) -> None:
         self._counters: list[Counter] = []
         self._epoll = select.epoll()
         self.fd = self._epoll.fileno()
         try:
-            for line in sorted(set(lines)):
-                self._counters.append(usage_line(path, line))
+            for line, swap in sorted(set(lines)):
+                self._counters.append(usage_line(path, line, swap=swap))
                 self._epoll.register(self._counters[-1].fd, select.EPOLLIN)
         except BaseException:
             self.close()

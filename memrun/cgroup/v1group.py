@@ -61,7 +61,7 @@ class Group:
         self._companions = companions
         self._unified = next((c for c in companions if c.has("cgroup.events")), None)
         self._freezer = next((c for c in companions if c.has("freezer.state")), None)
-        self._swap: int | None = 0
+        self.swap: int | None = 0
         self._memsw = memory.has(MEMSW)
         self._hold = False
         self._held = False
@@ -78,7 +78,7 @@ class Group:
 
     def begin(self, wish: Wish) -> None:
         """Set everything up, read it back, start to listen."""
-        self._swap, self._hold = wish.swap, wish.hold
+        self.swap, self._hold = wish.swap, wish.hold
         if wish.hold:
             self._memory.write("memory.oom_control", "1")
         self._set(wish.limit, fresh=True)
@@ -120,7 +120,7 @@ class Group:
         """memory <= memsw at every moment, or EINVAL: up from the outer file, down from the inner one."""
         both = [(MEMORY, limit)]
         if self._memsw:
-            both.append((MEMSW, None if limit is None or self._swap is None else limit + self._swap))
+            both.append((MEMSW, None if limit is None or self.swap is None else limit + self.swap))
         now = UNLIMITED if fresh or self.limit is None else self.limit
         if not fresh and not lower and (limit is None or limit > now):
             both.reverse()
@@ -140,6 +140,9 @@ class Group:
     def usage(self) -> int:
         return int(self._memory.read("memory.usage_in_bytes"))
 
+    def swapped(self) -> int:
+        return max(0, int(self._memory.read("memory.memsw.usage_in_bytes")) - self.usage()) if self._memsw else 0
+
     def need(self) -> int:
         stat = keyed(self._memory.read("memory.stat"))
         cache = stat.get("total_active_file", 0) + stat.get("total_inactive_file", 0)
@@ -154,7 +157,7 @@ class Group:
         t.limit = self.limit
         t.usage = self.usage()
         t.peak = self.peak()
-        if self._memsw and self._swap != 0:
+        if self._memsw and self.swap != 0:
             t.swap_peak = int(self._memory.read("memory.memsw.max_usage_in_bytes")) - (t.peak or 0)
         stat = keyed(self._memory.read("memory.stat"))
         t.anon, t.file = stat.get("total_rss"), stat.get("total_cache")
@@ -295,7 +298,7 @@ class Group:
         elif key == "swappiness":
             self._memory.write("memory.swappiness", str(value))
         else:
-            self._swap = value
+            self.swap = value
             self.set_limit(self.limit)
 
     def kill(self) -> None:

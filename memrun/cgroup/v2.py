@@ -157,7 +157,7 @@ class Group:
         self.limit: int | None = None
         self._host = host
         self._leaf = leaf
-        self._swap: int | None = 0
+        self.swap: int | None = 0
         self._hold = False
         self._wire: int | None = None
         self._touched = (0, 0)  # 'high' and 'oom' events that were looked into already
@@ -173,7 +173,7 @@ class Group:
 
     def begin(self, wish: Wish) -> None:
         """Set everything up, swap first: a limit without it would mean something else for a moment."""
-        self._swap, self._hold = wish.swap, wish.hold
+        self.swap, self._hold = wish.swap, wish.hold
         if wish.hold and not self.can_freeze():
             raise LimitError("this kernel cannot freeze a group, so a job cannot be held at its limit", "It takes Linux 5.2")
         if self._leaf.has(SWAP):  # absent where the kernel counts no swap
@@ -214,6 +214,9 @@ class Group:
 
     def usage(self) -> int:
         return int(self._leaf.read("memory.current"))
+
+    def swapped(self) -> int:
+        return self._number("memory.swap.current") or 0
 
     def need(self) -> int:
         stat = keyed(self._leaf.read("memory.stat"))
@@ -324,7 +327,7 @@ class Group:
         if key == "soft":
             self._leaf.write("memory.low", "max" if value is None else str(value))
         else:
-            self._swap = value
+            self.swap = value
             self._leaf.write(SWAP, "max" if value is None else str(value))
 
     def kill(self) -> None:

@@ -79,6 +79,7 @@ class Group:
     def __init__(self, host: Host, path: str, wish: Wish) -> None:
         self.path = path
         self.limit: int | None = None
+        self.swap: int | None = 0
         self.charged: dict[int, int] = {}  # pid -> bytes
         self._host, self._wish = host, wish
         self._pidfds: dict[int, int] = {}
@@ -155,6 +156,9 @@ class Group:
         heard.at_limit, self._told = self._told, False
         heard.kills, heard.own, heard.frozen = self._kills, self._own, self._frozen
         return heard
+
+    def swapped(self) -> int:
+        return 0
 
     def can_freeze(self) -> bool:
         return True

@@ -150,7 +150,7 @@ def test_up_and_down(bench, hog):
         job.kill()
         await mail.until(4)
 
-    mail = listening(job, [Mark(20 * MIB), Mark(None), Mark(45 * MIB), Mark(150 * MIB)], play)
+    mail = listening(job, [Mark(20 * MIB), Mark(None), Mark(45 * MIB, swap=True), Mark(150 * MIB)], play)
     assert mail.crossed[:2] == [(0, True), (2, True)]
     assert sorted(mail.crossed[2:]) == [(0, False), (2, False)]
 

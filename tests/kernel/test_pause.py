@@ -94,6 +94,8 @@ def test_the_classic(held, step_program):
     job = held("--limit", "5M", "--on-oom", "pause", "--", step_program, "0", "50")
     job.until("PAUSED")
     assert [job.line() for _ in range(4)] == ["1 MiB", "2 MiB", "3 MiB", "4 MiB"]
+    assert "uses 4" in job.say("raise", "5124K").stdout  # no more than it has: held again, and told why
+    job.until("PAUSED")
     assert "5M -> 7M" in job.say("raise", "7M").stdout
     assert [job.line() for _ in range(2)] == ["5 MiB", "6 MiB"]
     row = job.until("PAUSED")
@@ -358,6 +360,14 @@ def test_a_threshold_restarts_cleanly(judged, hog, tmp_path):
 
 
 def test_a_threshold_runs_a_hook(judged, hog, tmp_path):
-    words = ["--limit", "50M", "--at", f"40%=exec:echo $MEMRUN_NAME > {tmp_path}/hook", "--wait-all"]
+    words = [
+        "--limit",
+        "50M",
+        "--at",
+        f"40%=exec:echo $MEMRUN_NAME $MEMRUN_LIMIT $MEMRUN_ATTEMPT $((MEMRUN_USAGE >> 20)) > {tmp_path}/hook",
+        "--wait-all",
+    ]
     judged(*words, "--", hog, "step", "1000", "100", "30")
-    assert (tmp_path / "hook").read_text() == "hog\n"
+    name, limit, attempt, usage = (tmp_path / "hook").read_text().split()
+    assert (name, limit, attempt) == ("hog", str(50 << 20), "1")
+    assert 18 <= int(usage) <= 40

@@ -81,6 +81,14 @@ def test_a_share_is_of_the_limit():
     assert (parse_at("5M=log").resolve(None), parse_at("5M=log").resolve(1)) == (5 << 20, 5 << 20)
 
 
+def test_a_share_with_swap_is_of_both_together():
+    mark = parse_at("80% with swap=log")
+    assert (mark.resolve(1000, 500), mark.resolve(1000, None), mark.resolve(None, 5)) == (1200, None, None)
+    assert (parse_at("80%=log").resolve(1000, None), parse_at("5M with swap=log").resolve(1, None)) == (800, 5 << 20)
+    assert parse_at("1G  with  swap for 1m 30s=stop").facts == (1 << 30, Action("stop"), 90.0, True)
+    assert parse_at("1G with swap for 90s=stop").where == "1G with swap for 1 min 30 s"
+
+
 def test_page_cache_is_a_reason_to_tell_and_none_to_act():
     assert {do for do in ACTIONS if Threshold(1, Action(do)).cache} == {"log", "signal", "exec"}
 
@@ -113,6 +121,7 @@ def test_what_is_wrong_with_pressure(text, said):
 def test_tables():
     assert threshold_of({"at": "80%", "do": "log", "for": "30s"}) == parse_at("80% for 30s=log")
     assert threshold_of({"at": 1048576, "do": "stop", "for": 1.5}) == parse_at("1M for 1.5s=stop")
+    assert threshold_of({"at": "80%", "do": "log", "swap": True}) == parse_at("80% with swap=log")
     assert pressures_of({"low": "log", "critical,local": "kill"}) == [
         parse_pressure("low=log"),
         parse_pressure("critical,local=kill"),
@@ -128,6 +137,7 @@ def test_tables():
         ({"at": True, "do": "log"}, "is not text"),
         ({"at": "80%", "do": 5}, "is not text"),
         ({"at": ["80%"], "do": "log"}, "is not text"),
+        ({"at": "80%", "do": "log", "swap": "yes"}, "is not true or false"),
     ],
 )
 def test_what_is_wrong_with_a_table(table, said):
