@@ -31,6 +31,7 @@ memrun ps | show NAME | events [-f]     what runs under memrun, and how it fares
 memrun raise NAME SIZE                  give a running or paused job another limit (7M, +2G, x1.5)
 memrun pause | resume | restart | stop | kill NAME
 memrun signal NAME SIGNAL | set NAME KEY=VALUE... | reclaim NAME [SIZE] | wait NAME
+memrun check FILE [JOB...]              what a job file comes to: order, memory, every mistake in it; --schema for editors
 memrun doctor                           what this machine allows, and what mends the rest
 memrun --help | --version
 """
@@ -222,6 +223,13 @@ def _doctor(words: list[str], _mask: frozenset[int]) -> int:
     return examine(words)
 
 
+def _check(words: list[str], mask: frozenset[int]) -> int:
+    from memrun import checking
+
+    signals.set_mask(mask)
+    return checking.main(words)
+
+
 def _verb(name: str) -> Callable[[list[str], frozenset[int]], int]:
     def act(words: list[str], mask: frozenset[int]) -> int:
         from memrun import verbs
@@ -236,5 +244,6 @@ ASKING = ("ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal",
 VERBS: dict[str, Callable[[list[str], frozenset[int]], int]] = {
     "run": one_shot,
     "doctor": _doctor,
+    "check": _check,
     **{name: _verb(name) for name in ASKING},
 }

@@ -101,13 +101,17 @@ class Site:
 
     def whole(self) -> int:
         """What `50%` is of: the enclosing limit or the machine's memory, whichever is smaller. Bytes."""
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
-        enclosing = self.host.enclosing()
-        return machine if enclosing is None else min(machine, enclosing)
+        return whole(self.host.enclosing())
 
     def size(self, size: Size) -> int | None:
         """A size in bytes, shares worked out; None is infinity."""
         return size.of(self.whole()) if isinstance(size, Share) else size
+
+
+def whole(enclosing: int | None) -> int:
+    """The machine's memory, or the enclosing limit where that is smaller. Bytes."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+    return machine if enclosing is None else min(machine, enclosing)
 
 
 class Attempt:

@@ -29,11 +29,12 @@ __all__ = ["Loaded", "examine", "load", "schema"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A batch, what is worth knowing about it, and its budget in bytes (None: infinity, or not known)."""
+    """A batch, what is worth knowing about it, its budget in bytes (None: infinity, or not known), and what percentages are of."""
 
     batch: Batch
     notes: tuple[str, ...]
     budget: int | None
+    whole: int | None
 
 
 def load(path: str, *, only: Sequence[str] = (), whole: int | None = None) -> Batch:
@@ -61,7 +62,7 @@ def examine(path: str, *, only: Sequence[str] = (), whole: int | None = None) ->
     problems.check()
     chosen = _chosen(jobs, only, directory, path)
     batch = Batch(sources[0].path, tuple(chosen), head.memory, head.parallel, head.on_failure)
-    return Loaded(batch, tuple(problems.notes), room.budget)
+    return Loaded(batch, tuple(problems.notes), room.budget, whole)
 
 
 def _declared(sources: Sequence[Source]) -> list[str]:
@@ -93,7 +94,7 @@ def _fit(directory: needs.Directory, waits: Mapping[str, needs.Needs], room: fit
     batch = [variant for variant in everyone if not assemble.is_service(variant.table)]
     for table, what in fit.beside_services(batch, services, waits, room):
         problems.add(table.source, table.path("limit"), what)
-    if head.parallel is not None and batch and len(services) >= head.parallel:
+    if head.parallel is not None and len(services) + bool(batch) > head.parallel:
         said = f"{head.parallel} at a time are all taken by the services ({len(services)}), which do not end"
         problems.add(head.source, ("batch", "parallel"), said)
 

@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     from memrun.jobfile.source import Problems, Source
     from memrun.jobfile.tables import Setting, Table
 
-PATHS = ("report", "env_file", "working_dir")  # options that name files: relative to the file they are in, with variables
+PATHS = (
+    "report",
+    "env_file",
+    "working_dir",
+    "stdout",
+    "stderr",
+)  # options that name files: from the file they are in, with variables
 OUTPUTS = ("log", "stdout", "stderr")
-AS_THEY_ARE = {"-", "inherit", "null"}  # words that name no file where a file is expected
 DECIDING = ("env_file", "user", "group", "umask", "pass_environment")  # the digest holds these as they are written
 VARIABLES_OF = {"index": "array", "item": "foreach", "stem": "foreach"}
 
@@ -83,7 +88,7 @@ def _filled(variant: Variant) -> dict[str, object]:
     environment = variant.table.settings.get("environment")
     if environment is not None:
         pairs = [_assigned(text, variant.variables) for text in texts(environment.raw)]
-        found["environment"] = converted(BY_KEY["environment"], pairs) if "environment" in BY_KEY else tuple(pairs)
+        found["environment"] = converted(BY_KEY["environment"], pairs)
     return {"working_dir": variant.table.source.folder} | found
 
 
@@ -93,8 +98,13 @@ def _assigned(text: str, variables: Mapping[str, str]) -> str:
 
 
 def _path(setting: Setting, text: str, variant: Variant) -> str:
+    """Absolute. `~` is the home of whom the job is run as, and `-FILE` an env_file that need not exist: both are left for then."""
     filled = fill(text, variant.variables, later=LATER)
-    return filled if filled in AS_THEY_ARE else os.path.normpath(os.path.join(setting.source.folder, filled))
+    key = setting.path[-1]
+    if key == "working_dir" and (filled == "~" or filled.startswith("~/")):
+        return filled
+    optional = "-" if key == "env_file" and filled.startswith("-") else ""
+    return optional + os.path.normpath(os.path.join(setting.source.folder, filled.removeprefix(optional)))
 
 
 def _output(variant: Variant) -> Output:
@@ -133,7 +143,7 @@ def _templates(table: Table) -> list[tuple[Place, Source, list[str]]]:
     found = [
         (table.path("command"), table.source, [as_text(word) for word in given] if isinstance(given, list) else [str(given)])
     ]
-    for key in (*PATHS, *OUTPUTS, "environment"):
+    for key in (*PATHS, "log", "environment"):
         setting = table.settings.get(key)
         if setting is not None:
             found.append((setting.path, setting.source, texts(setting.raw)))

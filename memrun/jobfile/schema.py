@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 NOT_KEYS = {"name": "a job's name is that of its table"}  # options that are no keys
-NUMBERS = {"SIZE", "TIME", "FACTOR", "N"}  # metavars whose value may be a plain number: bytes, seconds, counts
+NUMBERS = {
+    "SIZE",
+    "TIME",
+    "FACTOR",
+    "N",
+    "SCORE",
+    "USER",
+    "GROUP",
+}  # metavars whose value may be a plain number: bytes, seconds ...
 MEANT = {  # what other programs call it; difflib finds the rest
     "cmd": "command", "run": "command", "exec": "command", "args": "command", "script": "command",
     "memory": "limit", "mem": "limit", "memory_limit": "limit", "max_memory": "limit", "memory_max": "limit",
@@ -68,7 +76,7 @@ def _values(option: Option) -> Schema:
         return {"enum": list(option.words), "$comment": "one of " + ", ".join(f'"{word}"' for word in option.words)}
     if option.metavar in NUMBERS:
         return {"type": ["string", "number"], "$comment": f"text or a number ({option.metavar})"}
-    return _text(f"text ({option.metavar})")
+    return _text('text, in octal: "022"' if option.metavar == "MASK" else f"text ({option.metavar})")
 
 
 def _thresholds() -> Schema:
@@ -83,7 +91,7 @@ def _thresholds() -> Schema:
 def _common() -> Schema:
     """Keys of [defaults] and of jobs."""
     keys = {option.key: option_schema(option) for option in OPTIONS if option.key not in NOT_KEYS}
-    keys["environment"] = {**ENVIRONMENT, **keys.get("environment", {}), "description": "variables of the command's environment"}
+    keys["environment"]["description"] = "variables of the command's environment"
     keys["thresholds"] = _thresholds()
     keys["log"] = _text("a file name", description="file for stdout and stderr: logs/{job}.{attempt}.log")
     keys["log_size"] = {**option_like("SIZE"), "description": "a log that is larger is rotated (default: never)"}

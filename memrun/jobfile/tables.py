@@ -7,13 +7,14 @@ they are written in, so every setting remembers where it comes from.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from memrun import marks
 from memrun.errors import UsageError
 from memrun.jobfile.schema import violations
-from memrun.options import OPTIONS, Option
+from memrun.options import BY_WORD, OPTIONS, Option
 from memrun.units import Share, Size, parse_bytes, parse_size
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from memrun.jobfile.lines import Place
     from memrun.jobfile.source import Problems, Source
 
+FLAG = re.compile("--[a-z-]+")
 BY_KEY = {option.key: option for option in OPTIONS}
 LONGEST_NAME = 64  # bytes, of a table's: what memrun --name allows, less what marks variables
 JOB_ONLY = ("command", "matrix", "array", "foreach", "depends_on")
@@ -175,7 +177,7 @@ def _settings(source: Source, path: Place, bad: set[Place], problems: Problems) 
         try:
             value = convert(key, raw)
         except UsageError as e:
-            problems.add(source, (*path, key), str(e))
+            problems.add(source, (*path, key), FLAG.sub(_as_key, str(e)))
         else:
             found[key] = Setting(raw, value, source, (*path, key))
     if "thresholds" in found or "at" in found:
@@ -183,6 +185,12 @@ def _settings(source: Source, path: Place, bad: set[Place], problems: Problems) 
         found.pop("thresholds", None)
         found["at"] = Setting(both[0].raw, tuple(one for some in both for one in some.value), source, both[0].path)  # type: ignore[attr-defined]
     return found
+
+
+def _as_key(found: re.Match[str]) -> str:
+    """Conversions speak of the command line: --pass-env is pass_environment here."""
+    option = BY_WORD.get(found.group())
+    return option.key if option else found.group()
 
 
 def convert(key: str, raw: object) -> object:
@@ -197,8 +205,6 @@ def convert(key: str, raw: object) -> object:
         return int(raw)  # type: ignore[call-overload]
     if key == "log":
         return _file(str(raw))
-    if key == "environment" and key not in BY_KEY:
-        return tuple(texts(raw))
     return converted(BY_KEY[key], texts(raw))
 
 

@@ -78,8 +78,10 @@ ROOMS = {
     "watch": "events signals ?cgroup ?job",
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
     "api": "errors job options record ~supervisor ?events",
+    "forecast": "?jobs",
+    "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~__init__ ?record ?supervisor",
+    "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~__init__ ?record ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
     "trio": "aside control desk gauges hooks watch supervisor",
@@ -91,7 +93,12 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "dataclasses": "events policy states gauges jobs plan",
     "typing": "api aside budget control desk gauges jobs machine plan policy watch supervisor",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
-for _room in ("templates", *(room for room in ROOMS if room.startswith("jobfile"))):  # only check and up load them
+for _room in (
+    "templates",
+    "forecast",
+    "checking",
+    *(room for room in ROOMS if room.startswith("jobfile")),
+):  # only check and up load them
     for _name in ("typing", "dataclasses", "re", "json"):
         HEAVY[_name] += f" {_room}"
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
