@@ -101,6 +101,7 @@ class Row:
     attempt: int
     since: float
     why: str = ""
+    service: bool = False
 
 
 @dataclass(frozen=True, slots=True)

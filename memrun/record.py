@@ -11,6 +11,8 @@ from memrun import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memrun.cgroup import Tally
 
 SCHEMA = 1
@@ -57,6 +59,13 @@ class Record:
         self.status = errors.FAILED
         self.oom_kills = self.oom_events = self.limit_hits = 0
         self.elapsed = self.paused = 0.0
+
+    @classmethod
+    def of(cls, words: Mapping[str, object]) -> Record:
+        """A record from its JSON object, without its attempts; what that does not have stays unknown."""
+        made = cls("", [])
+        vars(made).update({key: words[key] for key in cls.__annotations__ if key in words and key != "attempts"})
+        return made
 
     @property
     def ok(self) -> bool:

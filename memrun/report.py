@@ -23,17 +23,18 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def verdict(record: Record) -> str:
-    """One line for stderr, without the 'memrun: '; '' for a success."""
+def verdict(record: Record, limit: str = "--limit {}") -> str:
+    """One line for stderr, without the 'memrun: '; '' for a success. `limit`: how the user says what the limit is."""
     if record.result == "success":
         return ""
-    said = f"{clean(record.name)}: {record.result}: {_what(record)} after {format_duration(record.elapsed)}"
+    said = f"{clean(record.name)}: {record.result}: {what(record)} after {format_duration(record.elapsed)}"
     if record.note:
         said += f" ({record.note})"
-    return f"{said}; {'; '.join(more)}" if (more := _more(record)) else said
+    return f"{said}; {'; '.join(more)}" if (more := _more(record, limit)) else said
 
 
-def _what(record: Record) -> str:
+def what(record: Record) -> str:
+    """What became of it, in a few words."""
     limit = format_size(record.limit)
     if record.result == "oom-kill":
         return f"killed at the limit of {limit}{_peak(record, ' (peak {})')}"
@@ -52,7 +53,7 @@ def _peak(record: Record, form: str) -> str:
     return "" if record.peak is None else form.format(format_size(record.peak))
 
 
-def _more(record: Record) -> list[str]:
+def _more(record: Record, form: str) -> list[str]:
     more = []
     if record.result in {"oom-kill", "host-oom"} and record.largest:
         first = record.largest[0]
@@ -63,7 +64,7 @@ def _more(record: Record) -> list[str]:
     if record.result not in {"oom-kill", "host-oom"} and record.oom_kills:
         more.append(f"{record.oom_kills} killed for memory before that")
     if record.result == "oom-kill" and record.limit is not None:
-        more.append(f"give it more: --limit {format_size(record.limit * 2)}")
+        more.append(f"give it more: {form.format(format_size(record.limit * 2))}")
     elif record.result == "host-oom":
         more.append("run less beside it, or raise the limit of the group that memrun is in")
     return more

@@ -44,6 +44,8 @@ ROOMS = {
     "jobfile.needs": "jobs options templates ?jobfile.expand ?jobfile.source ?jobfile.tables",
     "jobfile.fit": "units ?jobfile.expand ?jobfile.needs ?jobfile.source ?jobfile.tables",
     "jobfile.assemble": "jobs options templates jobfile.tables ?jobfile.expand ?jobfile.lines ?jobfile.needs ?jobfile.source",
+    "cells": "report",
+    "summary": "cells errors record report units ?jobs",
     # floor 2: the kernel
     "cgroup": "errors cgroup.detect ~cgroup.v1 ~cgroup.v2",
     "cgroup.files": "errors",
@@ -76,6 +78,9 @@ ROOMS = {
     "desk": "aside cgroup cgroup.details errors events job options signals states units ?supervisor ?cgroup",
     "job": "cgroup guard errors hand launch oomlog record signals units ~surroundings ?options",
     "watch": "events signals ?cgroup ?job",
+    "outlet": "",
+    "frame": "cells units ?jobs",
+    "view": "cells outlet units ~frame ~summary ?jobs",
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
     "api": "errors job options record ~supervisor ?events",
     "forecast": "?jobs",
@@ -84,14 +89,15 @@ ROOMS = {
     "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~__init__ ?record ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "aside control desk gauges hooks watch supervisor",
+    "trio": "aside control desk gauges hooks outlet view watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
     "json": "control",
     "jeepney": "",
+    "rich": "frame",
     "dataclasses": "events policy states gauges jobs plan",
-    "typing": "api aside budget control desk gauges jobs machine plan policy watch supervisor",
+    "typing": "api aside budget control desk frame gauges jobs machine plan policy summary view watch supervisor",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
@@ -105,7 +111,7 @@ HEAVY["ctypes"] = "watch"  # trio has loaded it by then
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
 MAY_SAY_THEM = {"oomlog", "hand"}
 LOADED_BY_CLI = set(
-    "trio psutil tomli jsonschema typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
+    "trio psutil tomli jsonschema rich typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
 )
 BANNED_NAMES = re.compile(r"manager|handler|(?<!ps)utils?\b|helpers?\b", re.IGNORECASE)
 
