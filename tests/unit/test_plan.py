@@ -76,8 +76,8 @@ def test_a_job_that_may_grow_counts_as_it_may_become():
     assert starts(claims(6, 1, most=2), holding(3, 3), 10, None) == ()
     assert starts(claims(6, 1, most=4), holding(6), 10, None) == names(1)
     assert starts(claims(3, most=10), holding(3), 10, None) == names(0)  # nobody waits: it need not fit with all it may become
-    grown = [Holding("a", 3), Holding("b", 1, most=4)]
-    assert starts(claims(7, 1), grown, 10, None) == ()  # b may become 3 at least
+    grown = [Holding("a", 5), Holding("b", 1, most=3)]
+    assert starts(claims(7, 1), grown, 10, None) == ()  # b may become 3, all that is left beside the 7
 
 
 def test_grants_come_before_starts_and_oldest_first():
@@ -91,6 +91,13 @@ def test_what_is_younger_than_a_head_that_asks():
     assert plan([], held, 10, None).grants == (("c", 2),)  # 4 beside a: c with 2 is in nobody's way
     held = [Holding("a", 2, asks=6), Holding("b", 3), Holding("d", 2), Holding("c", 1, asks=3, since=1)]
     assert plan([], held, 10, None) == Plan()  # when b has ended: d 2 + c 1 leave the 6 for a, d 2 + c 3 would not
+
+
+def test_starts_past_a_head_that_asks():
+    held = [Holding("a", 5, asks=12), Holding("b", 6), Holding("c", 6)]
+    assert starts(claims(2, 1), held, 20, None) == names(0)  # 12 and one 6 leave 2
+    assert starts(claims(3, 1, 1), held, 20, None) == ()  # the 3 waits for a, and nobody may take what it will get
+    assert starts(claims(1, 1, 1), held, 20, None) == names(0, 1)
 
 
 def test_the_head_may_be_behind_one_that_only_others_who_ask_can_help():
