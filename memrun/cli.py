@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from memrun.identity import Identity
     from memrun.record import Record
     from memrun.supervisor import Run
 
@@ -98,13 +99,22 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
     if spec.report:
         from memrun import report
 
-        report.check_writable(spec.report)
+        report.check_writable(spec.report, _whose(spec))
     claim = Claim(spec.name, insist="name" in spec.asked)
     try:
         record = _live(spec)
     finally:
         claim.release()
     return _tell(spec, record)
+
+
+def _whose(spec: Spec) -> Identity | None:
+    """Whose files those of the run are, if not ours."""
+    if not spec.user and not spec.group:
+        return None
+    from memrun.identity import look_up
+
+    return look_up(str(spec.user), str(spec.group))
 
 
 def _live(spec: Spec) -> Record:
@@ -184,7 +194,7 @@ def _tell(spec: Spec, record: Record) -> int:
         if line and not spec.quiet:
             say(line)
         if spec.report:
-            report.write(spec.report, report.to_json(record))
+            report.write(spec.report, report.to_json(record), _whose(spec))
     if record.signal == signals.INT and record.result == "signal":
         _die_of_it(signals.INT)
     return record.status

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from memrun.errors import MemrunError
-from memrun.identity import acting_as, is_own_descriptor
+from memrun.identity import acting_as, as_whom, is_own_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def _content(path: str, who: Identity | None, *, optional: bool) -> bytes:
     except OSError as e:
         if optional and isinstance(e, FileNotFoundError):
             return b""
-        as_whom = f" as user {who.name}" if who is not None and who.groups is not None else ""
-        raise EnvFileError(f"cannot read the environment file {path}{as_whom}: {os.strerror(e.errno or 0)}") from None
+        raise EnvFileError(f"cannot read the environment file {path}{as_whom(who)}: {os.strerror(e.errno or 0)}") from None
     if len(content) > LARGEST:
         raise EnvFileError(f"the environment file {path} is larger than 1M")
     return content

@@ -158,6 +158,11 @@ def _groups_come_back() -> bool:
     return True
 
 
+def as_whom(who: Identity | None) -> str:
+    """For complaints: ' as user nobody', or '' where nobody else is asked for."""
+    return "" if who is None or who.groups is None else f" as user {who.name}"
+
+
 def is_own_descriptor(path: str) -> bool:
     """Whether the path names a descriptor that memrun was given (`>(...)`, /dev/stdout): open already, and nobody else's."""
     if path in {"/dev/stdin", "/dev/stdout", "/dev/stderr"}:
@@ -184,7 +189,7 @@ def acting_as(who: Identity | None, act: Callable[[], bytes]) -> bytes:
     if said[:1] == b"0":
         return said[1:]
     what, _, remedy = said[1:].decode(errors="replace").partition("\0")
-    raise MemrunError(what or f"what was to be done as user {who.name} took too long", remedy)
+    raise MemrunError(what or f"what was to be done as user {who.name} came to no end", remedy)
 
 
 def _listen(told: int) -> bytes:

@@ -15,6 +15,9 @@ from memrun.units import format_duration, format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memrun.identity import Identity
     from memrun.record import Record
 
 
@@ -70,28 +73,53 @@ def _more(record: Record, form: str) -> list[str]:
     return more
 
 
-def check_writable(path: str) -> None:
+def check_writable(path: str, who: Identity | None = None) -> None:
     """Complain of a report that could not be written *before* anything is started."""
+    wrong = _as(who, path, lambda: _why_not(path).encode(errors="surrogateescape")).decode(errors="surrogateescape")
+    if wrong:
+        raise MemrunError(f"cannot write the report{_said(who)}: {wrong}")
+
+
+def _why_not(path: str) -> str:
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path):
-        raise MemrunError(f"cannot write the report: {path} is a directory")
+        return f"{path} is a directory"
     if _in_place(path):
-        if not os.access(path, os.W_OK):
-            raise MemrunError(f"cannot write the report: {path} cannot be written to")
-        return
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise MemrunError(f"cannot write the report: {folder} is not a directory that can be written to")
+        return "" if os.access(path, os.W_OK) else f"{path} cannot be written to"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not a directory that can be written to"
 
 
-def write(path: str, text: str) -> None:
-    """The whole file or nothing of it: a reader never sees half a record."""
-    try:
-        if _in_place(path):
-            _write_to(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), text)
-        else:
-            _replace(path, text)
-    except OSError as e:
-        raise MemrunError(f"cannot write the report {path}: {os.strerror(e.errno or 0)}") from None
+def write(path: str, text: str, who: Identity | None = None) -> None:
+    """The whole file or nothing of it: a reader never sees half a record. `who`: whom the command was run as; the file is his, and
+    written with his rights, since he may have put a symlink there."""
+
+    def act() -> bytes:
+        try:
+            if _in_place(path):
+                _write_to(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), text)
+            else:
+                _replace(path, text)
+        except OSError as e:
+            raise MemrunError(f"cannot write the report {path}{_said(who)}: {os.strerror(e.errno or 0)}") from None
+        return b""
+
+    _as(who, path, act)
+
+
+def _as(who: Identity | None, path: str, act: Callable[[], bytes]) -> bytes:
+    if who is None:
+        return act()
+    from memrun import identity  # there already
+
+    return identity.acting_as(None if identity.is_own_descriptor(path) else who, act)
+
+
+def _said(who: Identity | None) -> str:
+    if who is None:
+        return ""
+    from memrun.identity import as_whom
+
+    return as_whom(who)
 
 
 def _in_place(path: str) -> bool:

@@ -39,7 +39,7 @@ class Surroundings:
     @property
     def as_whom(self) -> str:
         """For complaints: ' as user nobody'."""
-        return "" if self.who is None or self.who.groups is None else f" as user {self.who.name}"
+        return identity.as_whom(self.who)
 
     def before(self) -> None:
         """In the child, with memrun's rights, not in the group yet."""

@@ -30,7 +30,7 @@ ROOMS = {
     "marks": "errors units signals",
     "record": "errors ?cgroup",
     "options": "errors marks signals units",
-    "report": "errors signals units ?record",
+    "report": "errors signals units ~identity ?identity ?record",
     "jobs": "?options ?units",
     "plan": "units",
     "templates": "",
@@ -86,7 +86,7 @@ ROOMS = {
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~__init__ ?record ?supervisor",
+    "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~__init__ ?identity ?record ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
     "trio": "aside control desk gauges hooks outlet view watch supervisor",
