@@ -246,7 +246,8 @@ def _score(asked: int | None, *, immune: bool) -> None:
             os.pwrite(fd, b"0", 0)
     except PermissionError:
         if asked is not None:
-            raise LaunchError(f"cannot set oom_score_adj to {asked}: only root may lower it", FAILED) from None
+            why = "To lower it takes CAP_SYS_RESOURCE: root has it, though not in every container"
+            raise LaunchError(f"cannot set oom_score_adj to {asked}: Permission denied", FAILED, why) from None
     finally:
         os.close(fd)
 

@@ -53,7 +53,7 @@ class Surroundings:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
         except OSError as e:
             now = os.getpriority(os.PRIO_PROCESS, 0)
-            remedy = f"Only root may go below the {now} that it has" if nice < now else ""
+            remedy = f"To go below {now} takes CAP_SYS_NICE: root has it, though not in every container" if nice < now else ""
             raise LaunchError(f"cannot set the nice value to {nice}: {_why(e)}", FAILED, remedy) from None
 
     def after(self) -> None:
