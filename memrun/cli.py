@@ -244,7 +244,8 @@ def _verb(name: str) -> Callable[[list[str], frozenset[int]], int]:
     def act(words: list[str], mask: frozenset[int]) -> int:
         from memrun import verbs
 
-        signals.set_mask(mask)  # nothing of ours runs here: Ctrl-C may do what it does
+        signals.default(signals.INT)  # nothing of ours runs here: Ctrl-C may do what it does
+        signals.set_mask(mask)
         return verbs.act(name, words)
 
     return act

@@ -66,7 +66,7 @@ class Desk:
             return
         line: Words = {"at": iso(time.time()), "name": run.spec.name}
         if isinstance(told, events.Tell):
-            hint = f"; to give it more: memrun raise {run.spec.name} SIZE" if told.event == "paused" else ""
+            hint = f"; {_way_on(run)}" if told.event == "paused" else ""
             self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
             line |= {"event": told.event, "text": told.text}
         else:
@@ -139,6 +139,12 @@ class Desk:
         if act is None:
             raise UsageError(f"{verb!r} is nothing that can be asked of a job")
         return await act(run, words)
+
+
+def _way_on(run: Run) -> str:
+    held, name = run.state.phase, run.spec.name
+    by_limit = not isinstance(held, states.Paused) or held.by == "limit"
+    return f"to give it more: memrun raise {name} SIZE" if by_limit else f"to let it go on: memrun resume {name}"
 
 
 def _living(run: Run) -> Group:
