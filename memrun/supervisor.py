@@ -245,7 +245,12 @@ class Run:
         self._end_hold()
         group = self.attempt.group
         group.thaw()
-        if group.reflex():  # what it was given does not take it past its wire: it is held again, and that is news
+        self._look_at_the_wire()  # what it was given may not take it past its wire
+
+    def _look_at_the_wire(self) -> None:
+        """A wire tells of what passes it, not of who is beyond it already: then the job is held here, and that is news."""
+        group = self.attempt.group
+        if self._held_since is None and group.reflex():
             self.send(events.Reached(trio.current_time()))
             group.hear()
 
@@ -258,6 +263,7 @@ class Run:
         before = self.attempt.group.limit
         after = self.attempt.group.set_limit(limit)
         self.move_marks()
+        self._look_at_the_wire()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
         if len(self._raises) > RAISES:
             del self._raises[RAISES // 2]
