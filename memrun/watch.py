@@ -59,9 +59,13 @@ async def group(group: Group, send: Send) -> None:
 
 async def _look_again(group: Group, before: Heard, send: Send) -> Heard:
     """v1 notifies before it kills, and before it parks (under_oom is 0 again for a moment in between): neither may have been there
-    yet when we looked. Bounded, and only after a notice."""
-    for pause in LOOKS:
-        await trio.sleep(pause)
+    yet when we looked. Bounded, and only after a notice. A held job may be raised meanwhile and be at its wire again: heard at once."""
+    pauses = list(LOOKS)
+    while pauses:
+        with trio.move_on_after(pauses[0]) as patience:
+            await trio.lowlevel.wait_readable(group.notice_fd())
+        if patience.cancelled_caught:
+            del pauses[0]
         await trio.lowlevel.checkpoint_if_cancelled()
         heard = group.hear()
         if heard.kills != before.kills or heard.at_limit or heard.populated is False:
