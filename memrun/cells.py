@@ -1,10 +1,12 @@
-"""Text in the cells of a terminal: how wide it is, how it is made to fit, how it becomes a table. Pure.
+"""Text in the cells of a terminal: how wide it is, how it is made to fit, how it becomes a table.
 
 A name's tail tells one job of a matrix from the next, so what does not fit loses its middle. Wide (East Asian) characters take two
 cells, combining ones none.
 """
 
 from __future__ import annotations
+
+import os
 
 from memrun.report import clean
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GAP = "…"
+
+
+def is_live(fd: int) -> bool:
+    """Whether this is a terminal that can be painted on."""
+    return os.isatty(fd) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
 
 
 def width(text: str) -> int:

@@ -28,7 +28,8 @@ SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio ta
 
 USAGE = """\
 memrun --limit 5M -- ./mem-allocate     run a command under a memory limit
-memrun ps | show NAME | events [-f]     what runs under memrun, and how it fares
+memrun ps | top | show NAME             what runs under memrun, and how it fares
+memrun logs [-f] NAME | events [-f]     what a job has written; what has happened
 memrun raise NAME SIZE                  give a running or paused job another limit (7M, +2G, x1.5)
 memrun pause | resume | restart | stop | kill NAME
 memrun signal NAME SIGNAL | set NAME KEY=VALUE... | reclaim NAME [SIZE] | wait NAME
@@ -40,6 +41,7 @@ memrun --help | --version
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
+    _open_standard_descriptors()
     mask = signals.block(signals.HEARD)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -50,6 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our own output left (memrun --help | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return errors.FAILED
+
+
+def _open_standard_descriptors() -> None:
+    """Where stdout or stderr is closed, what we open next would be taken for it. The command finds it closed, all the same."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
 
 
 def say(text: str) -> None:
@@ -236,22 +248,43 @@ def _doctor(words: list[str], _mask: frozenset[int]) -> int:
 def _check(words: list[str], mask: frozenset[int]) -> int:
     from memrun import checking
 
-    signals.set_mask(mask)
+    _be_ordinary(mask)
     return checking.main(words)
+
+
+def _be_ordinary(mask: frozenset[int]) -> None:
+    """Nothing of ours runs: Ctrl-C ends us as it ends any command, without Python's traceback."""
+    signals.default(signals.INT)
+    signals.set_mask(mask)
 
 
 def _verb(name: str) -> Callable[[list[str], frozenset[int]], int]:
     def act(words: list[str], mask: frozenset[int]) -> int:
         from memrun import verbs
 
-        signals.default(signals.INT)  # nothing of ours runs here: Ctrl-C may do what it does
-        signals.set_mask(mask)
+        _be_ordinary(mask)
         return verbs.act(name, words)
 
     return act
 
 
-ASKING = ("ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal", "show", "set", "reclaim", "events", "wait")
+ASKING = (
+    "ps",
+    "raise",
+    "pause",
+    "resume",
+    "restart",
+    "stop",
+    "kill",
+    "signal",
+    "show",
+    "set",
+    "reclaim",
+    "events",
+    "wait",
+    "logs",
+    "top",
+)
 VERBS: dict[str, Callable[[list[str], frozenset[int]], int]] = {
     "run": one_shot,
     "doctor": _doctor,

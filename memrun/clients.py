@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Words = dict[str, object]
 ANSWER_IN = 5.0  # seconds until a memrun that listens must have answered what it can answer at once
-LONGEST = 1 << 20  # bytes of one answer
+LONGEST = 1 << 24  # bytes of one answer: `ps` of a batch has some 400 for each job
 
 
 def sockets() -> Iterator[tuple[int, str]]:
@@ -130,20 +130,30 @@ def _lines_of(lines: selectors.BaseSelector, key: selectors.SelectorKey) -> Iter
         wire.close()
 
 
-def jobs() -> list[tuple[str, Words]]:
-    """(socket, row) of every job that runs under this user's memruns."""
+def jobs(patience: float = ANSWER_IN) -> list[tuple[str, Words]]:
+    """(socket, row) of every job that runs under this user's memruns. `patience`: seconds for each memrun."""
     found: list[tuple[str, Words]] = []
     for _, path in sockets():
         try:
-            rows = ask(path, {"verb": "ps"}).get("jobs")
+            found += [(path, row) for row in _rows(path, patience)]
         except MemrunError:
             continue
-        found += [(path, row) for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict)]
     return found
+
+
+def _rows(path: str, patience: float) -> list[Words]:
+    rows = ask(path, {"verb": "ps"}, patience).get("jobs")
+    return [row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict)]
 
 
 def find(name: str) -> tuple[str, str]:
     """(socket, job's own name) of the one job that answers to the name; `PID:NAME` where the name alone is ambiguous."""
+    path, found = row(name)
+    return path, str(found["name"])
+
+
+def row(name: str) -> tuple[str, Words]:
+    """(socket, row) of the one job that answers to the name."""
     all_jobs = jobs()
     pid, colon, rest = name.partition(":")
     if colon and pid.isdigit():
@@ -151,12 +161,17 @@ def find(name: str) -> tuple[str, str]:
     else:
         found = [(path, row) for path, row in all_jobs if row["name"] == name]
     if len(found) == 1:
-        return found[0][0], str(found[0][1]["name"])
+        return found[0]
     if found:
         several = ", ".join(f"{_pid(path)}:{row['name']}" for path, row in found)
         raise JobNameError(f"{len(found)} jobs are called {name}", f"Say which: {several}")
     running = ", ".join(sorted({str(row["name"]) for _, row in all_jobs}))
     raise JobNameError(f"no job is called {name!r}", f"There are: {running}" if running else "Nothing runs under memrun")
+
+
+def row_of(path: str, name: str) -> Words:
+    """The row that this memrun has of that job now."""
+    return next((row for row in _rows(path, ANSWER_IN) if row["name"] == name), {"name": name})
 
 
 def _pid(path: str) -> str:

@@ -205,7 +205,7 @@ def _row(page: Page, row: Row, layout: Columns, columns: int) -> list[Text]:
     line.append(pad(fit(plain(row.name), layout.name), layout.name)).append(" ")
     if layout.bar and row.usage is not None and row.limit:
         share = row.usage / row.limit
-        line.append_text(page.bar([(share, _alarm(share))], layout.bar)).append(" ")
+        line.append_text(page.bar([(share, alarm(share))], layout.bar)).append(" ")
     elif layout.bar:
         line.append(" " * (layout.bar + 1))
     if layout.sizes:
@@ -220,5 +220,6 @@ def _row(page: Page, row: Row, layout: Columns, columns: int) -> list[Text]:
     return [line, Text(cut(why, columns), "yellow" if row.state == "PAUSED" else "dim")] if row.why else [line]
 
 
-def _alarm(share: float) -> str:
+def alarm(share: float) -> str:
+    """The colour of so much of a limit."""
     return "red" if share >= 0.95 else "yellow" if share >= 0.8 else "green"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from memrun import clients, errors, signals
+from memrun import cells, clients, errors, signals
 from memrun.options import nearest
 from memrun.report import clean
 from memrun.units import format_size, parse_duration
@@ -29,9 +29,18 @@ USAGE = {
     "reclaim": "NAME [SIZE]",
     "events": "[-f] [--json] [NAME]",
     "wait": "NAME [--timeout TIME]",
+    "logs": "[-f] NAME      -f: go on until the job is over",
+    "top": "      ps, live; q ends it",
 }
-FLAGS = {"ps": {"--json"}, "raise": {"--reclaim"}, "show": {"--json"}, "events": {"-f", "--json"}, "wait": {"--timeout"}}
-COUNTS = {"ps": (0, 0), "raise": (2, 2), "signal": (2, 2), "set": (2, 99), "reclaim": (1, 2), "events": (0, 1)}
+FLAGS = {
+    "ps": {"--json"},
+    "raise": {"--reclaim"},
+    "show": {"--json"},
+    "events": {"-f", "--json"},
+    "wait": {"--timeout"},
+    "logs": {"-f", "--follow"},
+}
+COUNTS = {"ps": (0, 0), "raise": (2, 2), "signal": (2, 2), "set": (2, 99), "reclaim": (1, 2), "events": (0, 1), "top": (0, 0)}
 
 
 def act(verb: str, words: list[str]) -> int:
@@ -123,9 +132,8 @@ def _ps(flags: dict[str, str], _plain: list[str]) -> int:
     for row in rows:
         sizes = (_size(row["limit"]), *("-" if row[key] is None else _size(row[key]) for key in ("usage", "peak")))
         table.append((str(row["name"]), str(row["state"]), str(row["pid"]), *sizes, str(row["attempt"]), str(row["since"])[:19]))
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table if rows else []:
-        _out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in cells.table(table[0], table[1:]) if rows else []:
+        _out(line)
     return errors.SUCCESS
 
 
@@ -183,4 +191,20 @@ def _wait(flags: dict[str, str], plain: list[str]) -> int:
     return status if isinstance(status, int) else errors.FAILED
 
 
-SPECIAL: dict[str, Callable[[dict[str, str], list[str]], int]] = {"ps": _ps, "show": _show, "events": _events, "wait": _wait}
+def _logs(flags: dict[str, str], plain: list[str]) -> int:
+    from memrun import logs
+
+    return logs.show(plain[0], follow=bool(flags))
+
+
+def _top(_flags: dict[str, str], _plain: list[str]) -> int:
+    if not cells.is_live(1):
+        return _ps({}, [])
+    from memrun import top  # with rich: 40 ms
+
+    return top.watch()
+
+
+SPECIAL: dict[str, Callable[[dict[str, str], list[str]], int]] = {
+    "ps": _ps, "show": _show, "events": _events, "wait": _wait, "logs": _logs, "top": _top,
+}  # fmt: skip

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from memrun.cells import is_live, width
 from memrun.cells import plain as harmless
-from memrun.cells import width
 from memrun.outlet import Outlet
 from memrun.units import format_size
 
@@ -33,11 +33,6 @@ TICK = 0.5  # seconds between frames when nothing is said
 SHORTEST = 0.25  # ... and when much is
 LATE = 2.0  # seconds after which we were stopped (Ctrl-Z), and the screen is not what it was
 BACKLOG = 4 << 20  # characters
-
-
-def is_live(fd: int = 2) -> bool:
-    """Whether this is a terminal that can be painted on."""
-    return os.isatty(fd) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
 
 
 async def show(

@@ -144,3 +144,22 @@ def test_nohup_reaches_the_command():
     script = f"nohup {sys.executable} -m memrun --limit 50M -- grep SigIgn /proc/self/status"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env={**os.environ})
     assert int(done.stdout.split()[1], 16) & 1
+
+
+@pytest.mark.parametrize("words", ["ps", "--help", "--version", "--limit 50M -- sh -c 'exit 3'", "doctor", "nonsense"])
+def test_closed_descriptors_are_no_traceback(words):
+    line = f"{sys.executable} -m memrun {words}"
+    done = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    closed = subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"], timeout=60)
+    assert closed.returncode == done.returncode < 126
+
+
+def test_what_was_closed_is_closed_for_the_command(memrun):
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m memrun --limit 50M -- sh -c 'ls -l /proc/self/fd' 2>&-"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert " 2 -> /proc/" in done.stdout  # ls took it for the directory: it was free

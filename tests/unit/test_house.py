@@ -74,7 +74,9 @@ ROOMS = {
     "names": "errors",
     "clients": "errors names",
     "control": "errors events units signals names",
-    "verbs": "errors clients report units signals options",
+    "logs": "clients errors report",
+    "top": "cells clients errors frame units",
+    "verbs": "cells errors clients report units signals options ~logs ~top",
     "desk": "aside cgroup cgroup.details errors events job options signals states units ?supervisor ?cgroup",
     "job": "cgroup guard errors hand launch oomlog record signals units ~surroundings ?options",
     "watch": "events signals ?cgroup ?job",
@@ -93,11 +95,11 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
-    "json": "control",
+    "json": "control logs",
     "jeepney": "",
-    "rich": "frame",
+    "rich": "frame top",
     "dataclasses": "events policy states gauges jobs plan",
-    "typing": "api aside budget control desk frame gauges jobs machine plan policy summary view watch supervisor",
+    "typing": "api aside budget control desk frame gauges jobs machine plan policy summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
@@ -107,6 +109,8 @@ for _room in (
 ):  # only check and up load them
     for _name in ("typing", "dataclasses", "re", "json"):
         HEAVY[_name] += f" {_room}"
+HEAVY["contextlib"] = "logs top"
+HEAVY["signal"] = "top"
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
 MAY_SAY_THEM = {"oomlog", "hand"}

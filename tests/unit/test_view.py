@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from memrun import view
+from memrun import cells, view
 from memrun.jobs import Outcome, Progress, Row
 from memrun.outlet import Outlet
 
@@ -243,14 +243,14 @@ def test_a_terminal_that_hangs_up(monkeypatch):
 
 
 def test_what_is_no_live_terminal(monkeypatch, screen):
-    assert view.is_live(screen.slave)
+    assert cells.is_live(screen.slave)
     for term in ("", "dumb"):
         monkeypatch.setenv("TERM", term)
-        assert not view.is_live(screen.slave)
+        assert not cells.is_live(screen.slave)
     reader, writer = os.pipe()
-    assert not view.is_live(writer)
+    assert not cells.is_live(writer)
     os.close(reader)
-    assert not view.is_live(reader)
+    assert not cells.is_live(reader)
     os.close(writer)
 
 
