@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from memrun.errors import UsageError
 from memrun.job import Attempt, Site
-from memrun.options import OPTIONS, Spec, nearest
+from memrun.options import OPTIONS, Option, Spec, nearest
 from memrun.record import Record
 
 if TYPE_CHECKING:
@@ -45,7 +45,16 @@ def spec(command: Sequence[str], **options: object) -> Spec:
     for key, value in options.items():
         if key not in known:
             raise UsageError(f"there is no option {key}", nearest(key, known))
-        values[key] = known[key].convert(value) if isinstance(value, str) else value
+        values[key] = _converted(known[key], value)
     made = Spec(command, values)
     made.asked = {key: str(value) for key, value in options.items()}
     return made
+
+
+def _converted(option: Option, value: object) -> object:
+    """Text as the command line takes it, also each of several; what may be given more than once need not be."""
+    if isinstance(value, str):
+        return (option.convert(value),) if option.many else option.convert(value)
+    if option.many and isinstance(value, (list, tuple)):
+        return tuple(option.convert(each) if isinstance(each, str) else each for each in value)
+    return value

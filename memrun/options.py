@@ -7,7 +7,9 @@ against an argparse parser made from the same table (tests/props).
 
 from __future__ import annotations
 
+from memrun import conversions as to
 from memrun import signals
+from memrun.conversions import FLOOR, nearest
 from memrun.errors import UsageError
 from memrun.marks import Pressure, Threshold, parse_at, parse_pressure
 from memrun.units import Share, Size, parse_duration, parse_size
@@ -15,8 +17,6 @@ from memrun.units import Share, Size, parse_duration, parse_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-FLOOR = 512 << 10  # bytes: below this even /bin/true does not start (its own pages, page tables, one charge batch a CPU)
 
 
 class Option:
@@ -49,115 +49,11 @@ class Option:
         return f"{self.short}, {self.flag}" if self.short else f"    {self.flag}"
 
 
-def _limit(text: str) -> Size:
-    size = parse_size(text)
-    if isinstance(size, int) and size < FLOOR:
-        raise UsageError(f"a limit of {text} is below the floor of 512K: no command starts in so little", "")
-    return size
-
-
-def _choice(*words: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in words:
-            raise UsageError(f"{text!r} is not one of {', '.join(words)}", nearest(text, words))
-        return text
-
-    convert.words = words  # type: ignore[attr-defined]
-    return convert
-
-
-def _switch(text: str) -> bool:
-    if text not in {"on", "off"}:
-        raise UsageError(f"{text!r} is neither on nor off")
-    return text == "on"
-
-
-def _wait(text: str) -> float | None:
-    return parse_duration(text)
-
-
-def _seconds(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds is None:
-        raise UsageError("infinity is too long to wait here")
-    return seconds
-
-
-def _factor(text: str) -> float:
-    bare = text.strip().lower().removeprefix("x")
-    number, dot, fraction = bare.partition(".")
-    if not (number + fraction).isdecimal() or not (number + fraction).isascii() or (dot and not fraction) or len(bare) > 12:
-        raise UsageError(f"{text!r} is not a factor", "Factors look like 2 or 1.5")
-    if not 1 <= float(bare) <= 1000:
-        raise UsageError(f"{text!r} is not a factor", "Factors run from 1 to 1000")
-    return float(bare)
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and text.isascii()) or len(text) > 9 or int(text) < 1:
-        raise UsageError(f"{text!r} is not a number of attempts", "At least 1")
-    return int(text)
-
-
-def _name(text: str) -> str:
-    if not text or len(text) > 64 or text[0] in ".-" or not all(c.isalnum() or c in "._-@:+=,[]" for c in text):
-        raise UsageError(f"{text!r} is not a name", "Names are up to 64 letters, digits and ._-@:+=,[] and begin with none of .-")
-    return text
-
-
-def _file(text: str) -> str:
-    if not text or "\0" in text:
-        raise UsageError(f"{text!r} is not a file name")
-    return text
-
-
-def _flag(text: str) -> bool:
-    return _switch(text) if text else True
-
-
-def _whole(lowest: int, highest: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        digits = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 5 or not lowest <= int(text) <= highest:
-            raise UsageError(f"{text!r} is not a whole number from {lowest} to {highest}")
-        return int(text)
-
-    return convert
-
-
-def _umask(text: str) -> int:
-    digits = text.removeprefix("0o")
-    if not digits or len(digits) > 4 or digits.strip("01234567") or int(digits, 8) > 0o777:
-        raise UsageError(f"{text!r} is not a umask", "Umasks are octal: 022, 077")
-    return int(digits, 8)
-
-
-def _account(text: str) -> str:
-    if not text or any(c.isspace() or c in ":/\0" for c in text):
-        raise UsageError(f"{text!r} is no name or number of a user or a group")
-    return text
-
-
-def _variable(text: str) -> str:
-    if not text or "=" in text or "\0" in text:
-        raise UsageError(f"{text!r} is not a variable's name", "To set one: --env NAME=VALUE" if "=" in text else "")
-    return text
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals or "\0" in text:
-        raise UsageError(
-            f"{text!r} is not KEY=VALUE", f"To hand on memrun's own: --pass-env {text}" if name and not equals else ""
-        )
-    return name, value
-
-
 SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "memory",
         (
-            Option("-l --limit", "SIZE", _limit, None, "most memory the command and all its children may use: 5M, 1.5G, 512KiB,\n"
+            Option("-l --limit", "SIZE", to.limit, None, "most memory the command and all its children may use: 5M, 1.5G, 512KiB,\n"
                    "50% (of the machine or of the enclosing limit), infinity"),
             Option("--swap", "SIZE", parse_size, 0, "swap allowed on top (default 0: the limit means what it says)"),
             Option("--soft", "SIZE", parse_size, None, "what the kernel tries to leave it when the machine is short"),
@@ -166,13 +62,13 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "at the limit",
         (
-            Option("--on-oom", "WHAT", _choice("kill", "restart", "pause"), "kill", "kill: end the job (default)\n"
+            Option("--on-oom", "WHAT", to.choice("kill", "restart", "pause"), "kill", "kill: end the job (default)\n"
                    "restart: start it again, with --grow in a larger limit\n"
                    "pause: hold it there, its work intact, until it is given more (memrun raise)"),
-            Option("--grow", "FACTOR", _factor, 1.0, "by how much a restart or a pause enlarges the limit (default 1: not at all)"),
-            Option("--ceiling", "SIZE", _limit, None, "where growing ends"),
-            Option("--patience", "TIME", _wait, 3600.0, "how long a pause may last before the job is killed (default 1h)"),
-            Option("--oom-group", "on|off", _switch, True, "on: when one process is killed, the whole job dies (default);\n"
+            Option("--grow", "FACTOR", to.factor, 1.0, "by how much a restart or a pause enlarges the limit (default 1: not at all)"),
+            Option("--ceiling", "SIZE", to.limit, None, "where growing ends"),
+            Option("--patience", "TIME", parse_duration, 3600.0, "how long a pause may last before the job is killed (default 1h)"),
+            Option("--oom-group", "on|off", to.switch, True, "on: when one process is killed, the whole job dies (default);\n"
                    "off: only the process that the kernel chose"),
         ),
     ),
@@ -188,53 +84,53 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "ending",
         (
-            Option("-t --timeout", "TIME", _wait, None, "stop the command after this long (90, 90s, 1h30m)"),
+            Option("-t --timeout", "TIME", parse_duration, None, "stop the command after this long (90, 90s, 1h30m)"),
             Option("--stop-signal", "SIGNAL", signals.parse, signals.TERM, "how a stop asks (default TERM)"),
-            Option("--stop-timeout", "TIME", _wait, 10.0, "how long before a stop insists with SIGKILL (default 10s)"),
-            Option("--wait-all", "", _flag, False, "wait for children left in the background; otherwise they are\n"
+            Option("--stop-timeout", "TIME", parse_duration, 10.0, "how long before a stop insists with SIGKILL (default 10s)"),
+            Option("--wait-all", "", to.flag, False, "wait for children left in the background; otherwise they are\n"
                    "ended when the command ends"),
         ),
     ),
     (
         "restarting",
         (
-            Option("--restart", "WHEN", _choice("no", "on-failure", "always"), "no", "no (default), on-failure, always: after exits that are not\n"
+            Option("--restart", "WHEN", to.choice("no", "on-failure", "always"), "no", "no (default), on-failure, always: after exits that are not\n"
                    "about memory"),
-            Option("--attempts", "N", _count, 5, "how many starts at the most, for whatever reason (default 5)"),
-            Option("--interval", "TIME", _wait, None, "count only the starts of the last TIME (default infinity)"),
-            Option("--delay", "TIME", _seconds, 1.0, "wait before a restart; doubles each time, with jitter (default 1s)"),
-            Option("--max-delay", "TIME", _seconds, 300.0, "but no longer than this (default 5m)"),
-            Option("--min-uptime", "TIME", _seconds, 10.0, "who ran this long begins again with --delay (default 10s)"),
+            Option("--attempts", "N", to.count, 5, "how many starts at the most, for whatever reason (default 5)"),
+            Option("--interval", "TIME", parse_duration, None, "count only the starts of the last TIME (default infinity)"),
+            Option("--delay", "TIME", to.seconds, 1.0, "wait before a restart; doubles each time, with jitter (default 1s)"),
+            Option("--max-delay", "TIME", to.seconds, 300.0, "but no longer than this (default 5m)"),
+            Option("--min-uptime", "TIME", to.seconds, 10.0, "who ran this long begins again with --delay (default 10s)"),
         ),
     ),
     (
         "surroundings (files are opened with the rights of the user that the command runs as)",
         (
-            Option("--user", "USER", _account, "", "run it as this user (name or number), with that user's groups, HOME,\n"
+            Option("--user", "USER", to.account, "", "run it as this user (name or number), with that user's groups, HOME,\n"
                    "USER, LOGNAME and SHELL; as root only"),
-            Option("--group", "GROUP", _account, "", "run it as this group instead of the user's first one; as root only"),
-            Option("--umask", "MASK", _umask, None, "permissions that its new files do not get, in octal: 022"),
-            Option("--nice", "N", _whole(-20, 19), None, "its nice value, -20 to 19; as root only below ours"),
-            Option("--oom-score-adj", "SCORE", _whole(-1000, 1000), None, "how much likelier the machine's OOM killer takes it, -1000 to 1000\n"
+            Option("--group", "GROUP", to.account, "", "run it as this group instead of the user's first one; as root only"),
+            Option("--umask", "MASK", to.umask, None, "permissions that its new files do not get, in octal: 022"),
+            Option("--nice", "N", to.whole(-20, 19), None, "its nice value, -20 to 19; as root only below ours"),
+            Option("--oom-score-adj", "SCORE", to.whole(-1000, 1000), None, "how much likelier the machine's OOM killer takes it, -1000 to 1000\n"
                    "(an inherited -1000 is set back to 0); as root only below ours"),
-            Option("--working-dir", "DIR", _file, "", "the directory that it starts in (and that ./COMMAND is looked for in);\n"
+            Option("--working-dir", "DIR", to.file, "", "the directory that it starts in (and that ./COMMAND is looked for in);\n"
                    "~ is the user's home"),
-            Option("--env --environment", "KEY=VALUE", _setting, (), "a variable for it; repeatable. Goes before --env-file, and that\n"
+            Option("--env --environment", "KEY=VALUE", to.setting, (), "a variable for it; repeatable. Goes before --env-file, and that\n"
                    "before what is passed on"),
-            Option("--env-file", "FILE", _file, (), "variables from a file of KEY=VALUE lines, quotes as in systemd's\n"
+            Option("--env-file", "FILE", to.file, (), "variables from a file of KEY=VALUE lines, quotes as in systemd's\n"
                    "EnvironmentFile; -FILE need not exist; repeatable"),
-            Option("--pass-env --pass-environment", "VARIABLE", _variable, (), "of memrun's own environment only these go to it; repeatable"),
-            Option("--stdout", "FILE", _file, "", "append its output to this file"),
-            Option("--stderr", "FILE", _file, "", "append its error output to this file"),
+            Option("--pass-env --pass-environment", "VARIABLE", to.variable, (), "of memrun's own environment only these go to it; repeatable"),
+            Option("--stdout", "FILE", to.file, "", "append its output to this file"),
+            Option("--stderr", "FILE", to.file, "", "append its error output to this file"),
         ),
     ),
     (
         "telling",
         (
-            Option("-n --name", "NAME", _name, "", "what to call it (default: the command's name)"),
-            Option("-r --report", "FILE", _file, "", "write the result record there, as JSON"),
-            Option("-q --quiet", "", _flag, False, "say nothing on stderr, whatever happens to the command"),
-            Option("-v --verbose", "", _flag, False, "say what is done, too"),
+            Option("-n --name", "NAME", to.name, "", "what to call it (default: the command's name)"),
+            Option("-r --report", "FILE", to.file, "", "write the result record there, as JSON"),
+            Option("-q --quiet", "", to.flag, False, "say nothing on stderr, whatever happens to the command"),
+            Option("-v --verbose", "", to.flag, False, "say what is done, too"),
         ),
     ),
 )  # fmt: skip
@@ -342,15 +238,6 @@ def _converted(option: Option, text: str) -> object:
         return option.convert(text)
     except UsageError as e:
         raise UsageError(f"{option.typed.split()[-1]}: {e.what}", e.remedy) from None
-
-
-def nearest(word: str, known: object) -> str:
-    """'Did you mean X?' for a word that is close to one that is known, else ''."""
-    import difflib  # only when there is something to complain of
-
-    bare = {str(k).lstrip("-"): k for k in known}  # type: ignore[attr-defined]  # dashes are common to all, and would count
-    close = difflib.get_close_matches(word.lstrip("-"), bare, 1)
-    return f"Did you mean {bare[close[0]]}?" if close else ""
 
 
 __all__ = ["FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]
