@@ -177,9 +177,13 @@ def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError
         return LaunchError(f"the interpreter that {order.path} names does not exist", NOT_FOUND)
     if number == errno.E2BIG:
         return LaunchError(f"the arguments and environment of {order.argv[0]} are too long", NOT_EXECUTABLE)
+    as_whom = order.around.as_whom if order.around is not None else ""
+    if number == errno.EAGAIN and as_whom:
+        return LaunchError(
+            f"cannot execute {order.path}{as_whom}: that user has all the processes that it may", FAILED, "See ulimit -u"
+        )
     if number in {errno.ENOMEM, errno.EAGAIN}:
         return LaunchError(f"the limit leaves no room to start {order.argv[0]}", 125, "Give it a larger --limit")
-    as_whom = order.around.as_whom if order.around is not None else ""
     return LaunchError(f"cannot execute {order.path}{as_whom}: {os.strerror(number)}", NOT_EXECUTABLE)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
+import resource
 import shutil
 import stat
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from memrun import identity
 from memrun.cgroup import detect
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -212,6 +215,32 @@ def test_a_link_that_comes_later_does_not_help(memrun, theirs, secret):
     assert done.returncode == 125
     assert done.stderr == f"memrun: cannot write the report {report} as user nobody: Permission denied\n"
     assert secret.read_text() == "KEY=root's own\n"
+
+
+def test_a_file_kept_open_for_somebody(theirs, secret):
+    who = identity.look_up("nobody", "")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    fd = identity.opened_as(who, f"{theirs}/log", flags, 0o600)
+    assert os.write(fd, b"kept\n") == 5
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    assert ((theirs / "log").read_text(), owner(theirs / "log")) == ("kept\n", (NOBODY.pw_uid, NOBODY.pw_gid))
+    (theirs / "link").symlink_to(secret)
+    with pytest.raises(PermissionError, match=f"{theirs}/link"):
+        identity.opened_as(who, f"{theirs}/link", flags)
+    assert os.geteuid() == 0
+
+
+def test_a_user_with_all_the_processes_that_it_may_have(memrun):
+    as_somebody = ["--user", "54321", "--group", "54321"]
+    with held(*as_somebody) as process:
+        process.stdout.readline()
+        done = memrun(*as_somebody, "--", "true", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
+        process.communicate("\n", timeout=30)
+    assert done.returncode == 125
+    assert re.fullmatch(
+        r"memrun: cannot execute \S+ as user 54321: that user has all the processes that it may. See ulimit -u\n", done.stderr
+    )
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up(memrun, theirs):
