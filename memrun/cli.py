@@ -12,7 +12,8 @@ import sys
 
 from memrun import errors, signals
 from memrun.guard import hurry
-from memrun.job import Attempt, Site
+from memrun.job import Attempt, Site, unstarted
+from memrun.launch import FALLBACK_PATH, find
 from memrun.names import Claim
 from memrun.options import SECTIONS, Spec, nearest, parse
 
@@ -45,13 +46,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     mask = signals.block(signals.HEARD)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words, mask)
+        status = _dispatch(words, mask)
+        sys.stdout.flush()  # a full disk is an error while somebody is there to hear of it
     except errors.MemrunError as e:
         say(str(e))
         return e.status
-    except BrokenPipeError:  # the reader of our own output left (memrun --help | head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as e:
+        if not isinstance(e, BrokenPipeError):  # the reader of our own output left (memrun --help | head): nobody to tell
+            say(str(errors.refused(e)))
+        _drop_output()
         return errors.FAILED
+    return status
+
+
+def _drop_output() -> None:
+    """What the interpreter would still write at its end, and fail."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError:
+        return
 
 
 def _open_standard_descriptors() -> None:
@@ -96,7 +109,12 @@ def _meant(word: str) -> str:
     hint = nearest(word, VERBS)
     if hint:
         return hint
-    return f"To run it: memrun --limit 500M -- {word}" if "/" in word else "See memrun --help"
+    try:
+        find(word, os.environ.get("PATH", FALLBACK_PATH))
+    except errors.LaunchError as e:
+        if e.status == errors.NOT_FOUND and "/" not in word:
+            return "See memrun --help"
+    return f"To run it: memrun --limit 500M -- {word}"
 
 
 def one_shot(words: list[str], mask: frozenset[int]) -> int:
@@ -115,6 +133,9 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
     claim = Claim(spec.name, insist="name" in spec.asked)
     try:
         record = _live(spec)
+    except (errors.LaunchError, errors.LimitError, errors.NoCgroupError) as e:
+        _tell_unstarted(spec, e)
+        raise
     finally:
         claim.release()
     return _tell(spec, record)
@@ -210,6 +231,14 @@ def _tell(spec: Spec, record: Record) -> int:
     if record.signal == signals.INT and record.result == "signal":
         _die_of_it(signals.INT)
     return record.status
+
+
+def _tell_unstarted(spec: Spec, error: errors.MemrunError) -> None:
+    """A report that was asked for is there in any case: an old one left in its place would be taken for this run's."""
+    if spec.report:
+        from memrun import report
+
+        report.write(spec.report, report.to_json(unstarted(spec, error.status)))
 
 
 def _die_of_it(number: int) -> None:

@@ -34,6 +34,11 @@ class MemrunError(Exception):
         return f"{self.what}. {self.remedy}" if self.remedy else self.what
 
 
+def refused(e: OSError) -> MemrunError:
+    """What nobody foresaw of the system (no descriptor left, a full disk), as a sentence."""
+    return MemrunError(f"the system refused: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
+
+
 class UsageError(MemrunError):
     """The command line, or a value on it, makes no sense."""
 

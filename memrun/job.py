@@ -229,8 +229,11 @@ def _name_the_largest(stay: Stay, record: Record, kills: int) -> None:
     record.peak_anon = told.anon
     record.largest = [{"pid": pid, "name": name, "rss": rss} for pid, name, rss in told.largest[:5]] or stay.seen[:5]
     if not record.largest and stay.child.rusage is not None:
-        name = os.path.basename(stay.spec.command[0])
-        record.largest = [{"pid": stay.child.pid, "name": name, "rss": stay.child.rusage[1]}]
+        name, most = os.path.basename(stay.spec.command[0]), stay.child.rusage[1]
+        most = most if record.peak is None else min(most, record.peak)  # memrun's own size is in it, from before the exec
+        record.largest = [{"pid": stay.child.pid, "name": name, "rss": most}]
+    if record.largest and record.largest[0]["name"] == launch.UNBORN:
+        record.largest, record.note = [], "before the program itself began: its arguments and environment need more"
 
 
 def _record(attempt: Stay, elapsed: float) -> Record:
@@ -241,6 +244,16 @@ def _record(attempt: Stay, elapsed: float) -> Record:
     record.limit_asked = spec.asked.get("limit", "infinity")
     record.elapsed = elapsed
     record.started, record.ended = iso(attempt.started), iso(attempt.started + elapsed)
+    return record
+
+
+def unstarted(spec: Spec, status: int) -> Record:
+    """The record of a command that was not started."""
+    record = Record(spec.name, spec.command)
+    record.limit_asked = spec.asked.get("limit", "infinity")
+    record.cgroup = cgroup.version()
+    record.started = record.ended = iso(time.time())
+    record.result, record.status = "launch", status
     return record
 
 
@@ -272,7 +285,8 @@ def _order(spec: Spec) -> launch.Order:
     if spec.streams is not None:
         order.stdin, order.stdout, order.stderr = spec.streams
     order.mask = spec.mask
-    order.keep = signals.ignored() & {signals.HUP}  # nohup memrun ... means it for the command too
+    # nohup memrun ..., and memrun ... & in a script, mean it for the command, too
+    order.keep = signals.ignored() & {signals.HUP, signals.INT, signals.QUIT}
     return order
 
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 STAGES = ("prepare", "enter its memory group", "execute")
 PREPARE, ENTER, EXEC, SAID = range(4)  # SAID: a sentence follows, and the number is the exit status
 FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
+UNBORN = (
+    "memrun-launch"  # a child's name until the exec gives it its own: what the kernel kills by this name was not the command yet
+)
 
 
 class Order:
@@ -201,6 +204,7 @@ def _child(order: Order, tell: int) -> None:
         if order.around is not None:
             order.around.before()
         _warm(argv, environ)
+        _call_itself(UNBORN)
         stage = ENTER
         for fd in order.procs_fds:
             os.write(fd, b"0")
@@ -260,6 +264,11 @@ def _redirect(order: Order) -> None:
     for target, fd in enumerate((order.stdin, order.stdout, order.stderr)):
         if fd is not None and fd != target:
             os.dup2(fd, target)
+
+
+def _call_itself(name: str) -> None:
+    with open("/proc/self/comm", "wb", buffering=0) as f:
+        f.write(name.encode())
 
 
 def _warm(argv: list[bytes], environ: dict[bytes, bytes]) -> None:

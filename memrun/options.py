@@ -217,7 +217,7 @@ def parse(words: Sequence[str]) -> Spec:
         word = rest.pop(0)
         if word == "--":
             break
-        flag, equals, value = word.partition("=")
+        flag, equals, value = _parted(word)
         option = BY_WORD.get(flag)
         if option is None:
             raise UsageError(f"there is no option {flag}", nearest(flag, BY_WORD) or "See memrun --help")
@@ -231,6 +231,15 @@ def parse(words: Sequence[str]) -> Spec:
     spec = Spec(rest, values)
     spec.asked = asked
     return spec
+
+
+def _parted(word: str) -> tuple[str, str, str]:
+    """'--limit=5M' and '-l5M' -> the option, '=', the value; '--limit' -> the option alone."""
+    flag, equals, value = word.partition("=")
+    short = BY_WORD.get(word[:2])
+    if flag not in BY_WORD and short is not None and short.metavar:
+        return word[:2], "=", word[2:]
+    return flag, equals, value
 
 
 def _converted(option: Option, text: str) -> object:

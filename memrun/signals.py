@@ -22,7 +22,7 @@ NUMBERS: dict[str, int] = {
 }
 NAMES: dict[int, str] = {number: name for name, number in NUMBERS.items() if name not in {"CLD", "POLL", "IOT"}}
 KILL, TERM, INT, HUP, CONT = (NUMBERS[n] for n in ("KILL", "TERM", "INT", "HUP", "CONT"))
-USR1, USR2, WINCH, CHLD, STOP = (NUMBERS[n] for n in ("USR1", "USR2", "WINCH", "CHLD", "STOP"))
+USR1, USR2, WINCH, CHLD, STOP, QUIT = (NUMBERS[n] for n in ("USR1", "USR2", "WINCH", "CHLD", "STOP", "QUIT"))
 HEARD = (TERM, INT, HUP, USR1, USR2, WINCH)  # what memrun answers for; everything else does what it always does
 
 
@@ -63,6 +63,13 @@ def ignored() -> frozenset[int]:
 def default(number: int) -> None:
     """Back to the default disposition."""
     _signal.signal(number, _signal.SIG_DFL)
+
+
+def forget_keyboard_interrupt() -> None:
+    """Until it is held, a Ctrl-C ends us as it ends any program, and not with Python's traceback. Ignored (a background job of a
+    script), it stays so."""
+    if callable(_signal.getsignal(INT)):
+        default(INT)
 
 
 def send_pidfd(pidfd: int, number: int) -> None:

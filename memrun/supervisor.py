@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from memrun import events, gauges, hooks, machine, policy, signals, states, watch
-from memrun.errors import MemrunError
+from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ class Run:
         assert self._nursery is not None
         try:
             await task(*args)
-        except MemrunError as e:
-            self._failure = self._failure or e
+        except (MemrunError, OSError) as e:
+            self._failure = self._failure or (refused(e) if isinstance(e, OSError) else e)
             self._nursery.cancel_scope.cancel()
 
     async def _work(self) -> None:

@@ -210,6 +210,11 @@ def grace(limit: int) -> int:
     return max(4 << 20, limit // 8)
 
 
+def version() -> str:
+    """Which kind of memory controller is here: 'v1' | 'v2' | ''."""
+    return detect.look().version
+
+
 def open_host(pid: int) -> Host:
     """Find memrun's own group and choose the kernel's kind. Nothing is made yet; NoCgroupError says what is missing."""
     setup = detect.look()

@@ -6,6 +6,12 @@ Pure parsers and one reader. Versions and distributions are not looked at: a "v2
 
 from __future__ import annotations
 
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 MOUNTINFO = "/proc/self/mountinfo"
 OWN = "/proc/self/cgroup"
 
@@ -23,10 +29,37 @@ class Mount:
         root = self.root.rstrip("/")
         if group == "/.." or group.startswith("/../"):
             return None  # outside of our cgroup namespace
+        if root.startswith("/.."):
+            return _seek(self.point, root, group)
         if group == root or group.startswith(root + "/"):
             return (self.point + group[len(root) :]).rstrip("/") or "/"
         # A container without a cgroup namespace: the path is the host's, the mount shows only our part of it.
         return self.point if root else None
+
+
+def _seek(point: str, root: str, group: str) -> str | None:
+    """Our own group where the mount shows more than our cgroup namespace (`unshare --cgroup` without a new mount): its root is
+    '/..' for each level that it begins above us, and the names of those levels are nowhere to be read. So look for ourselves."""
+    levels = root.split("/")[1:]
+    if any(level != ".." for level in levels):
+        return None  # another branch of the tree
+    mine = str(os.getpid())
+    places = (place + group.rstrip("/") for place in _below(point, len(levels)))
+    return next((place for place in places if mine in _slurp(f"{place}/cgroup.procs").split()), None)
+
+
+def _below(place: str, levels: int) -> Iterator[str]:
+    """Every directory exactly so many levels below; what cannot be listed has none."""
+    if not levels:
+        yield place
+        return
+    try:
+        with os.scandir(place) as found:
+            names = [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for name in names:
+        yield from _below(name, levels - 1)
 
 
 class Setup:

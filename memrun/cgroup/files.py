@@ -75,7 +75,11 @@ class Dir:
             os.mkdir(name, 0o755, dir_fd=self.fd)
         except OSError as e:
             raise GroupError("make", f"{self.path}/{name}", e.errno or errno.EIO) from None
-        return Dir(f"{self.path}/{name}")
+        try:
+            return Dir(f"{self.path}/{name}")
+        except GroupError:  # no descriptor was left: what nobody knows of, nobody would remove
+            self.rmdir(name)
+            raise
 
     def rmdir(self, name: str) -> None:
         """Remove an empty group below this one. One that is gone already is removed."""

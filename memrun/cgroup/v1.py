@@ -39,7 +39,7 @@ class Host:
         try:
             self._make(self._memory)
         except GroupError as e:
-            raise NoCgroupError(f"no memory group can be made: {e.what}", _remedy(e, self._memory)) from None
+            raise NoCgroupError(f"no memory group can be made: {e.what}", _remedy(e)) from None
         for place in self._beside:
             try:
                 self._make(place)
@@ -107,9 +107,9 @@ class Host:
             self._outer = -1
 
 
-def _remedy(e: GroupError, place: str) -> str:
+def _remedy(e: GroupError) -> str:
     if e.errno == errno.EROFS:
         return "In a container: start it with --privileged, or with --security-opt writable-cgroups=true (docker 28 or newer)"
     if e.errno in {errno.EACCES, errno.EPERM}:
-        return f"As root: 'mkdir {place}/memrun && chown -R USER {place}/memrun', and start memrun from a shell in there"
+        return "'memrun doctor' prints the command with which root gives you groups of your own"
     return ""

@@ -374,9 +374,13 @@ def _oom_of(place: str) -> int:
 def _remedy(e: GroupError) -> str:
     if e.errno == errno.EROFS:
         return "In a container: start it with --privileged, or with --security-opt writable-cgroups=true (docker 28 or newer)"
-    if e.errno == errno.EBUSY:
-        return "Other processes share memrun's own group; run it as 'systemd-run --scope -p Delegate=yes memrun ...'"
-    if e.errno in {errno.EACCES, errno.EPERM}:
-        own = detect.own().get("", "/")
-        return f"memrun's own group is {own}; run it as 'systemd-run --user --scope -p Delegate=yes memrun ...'"
-    return ""
+    why = {
+        errno.EBUSY: "Other processes share memrun's own group",
+        errno.EACCES: f"memrun's own group is {detect.own().get('', '/')}",
+    }.get(errno.EACCES if e.errno == errno.EPERM else e.errno)
+    if why is None:
+        return ""
+    if not os.path.isdir("/run/systemd/system"):
+        return f"{why}; 'memrun doctor' prints the command that gives it one of its own"
+    user = "--user " if os.geteuid() else ""
+    return f"{why}; run it as 'systemd-run {user}--scope -p Delegate=yes memrun ...'"

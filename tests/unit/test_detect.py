@@ -185,3 +185,17 @@ def test_what_is_missing_is_said_with_its_remedy(monkeypatch, tmp_path, mountinf
     what, remedy = detect.missing(find(mountinfo, own, ""))
     assert said in what or "cgroup_disable" in what
     assert remedy
+
+
+def test_a_cgroup_namespace_that_begins_below_the_mount(tmp_path, monkeypatch):
+    """`unshare --cgroup` without mounting anew: the mount's root is '/..' a level, and our own group is to be searched for."""
+    for name in ("a/b", "a/c/d", "e/f"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "cgroup.procs").write_text("1\n")
+    (tmp_path / "a/c/cgroup.procs").write_text("7\n77\n")
+    monkeypatch.setattr(detect.os, "getpid", lambda: 77)
+    line = f"903 902 0:26 {{}} {tmp_path} rw,relatime - cgroup2 none rw\n"
+    assert find(line.format("/../.."), "0::/\n", "memory").memory == f"{tmp_path}/a/c"
+    assert find(line.format("/.."), "0::/\n", "memory").memory is None
+    assert find(line.format("/.."), "0::/c\n", "memory").memory == f"{tmp_path}/a/c"
+    assert find(line.format("/../other"), "0::/\n", "memory").memory is None

@@ -19,7 +19,7 @@ HOUSE = Path(memrun.__file__).parent
 ROOMS = {
     # floor 0 and 1: values and rules
     "__init__": "~api ?api",
-    "__main__": "cli",
+    "__main__": "cli signals",
     "errors": "",
     "events": "",
     "units": "errors",
@@ -89,7 +89,7 @@ ROOMS = {
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~__init__ ?identity ?record ?supervisor",
+    "cli": "errors guard launch names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~__init__ ?identity ?record ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
     "trio": "aside control desk gauges hooks outlet view watch supervisor",

@@ -125,7 +125,7 @@ def test_the_command_begins_with_the_first_word_that_is_no_option():
         (["--pass-env", "A=1"], "is not a variable's name", "--env NAME=VALUE"),
         (["--pass-environment", ""], "--pass-env: '' is not a variable's name", ""),
         (["--=5"], "there is no option --", ""),
-        (["-lq"], "there is no option -lq", ""),
+        (["-lq"], "--limit: 'q' is not a size", ""),
     ],
 )
 def test_what_makes_no_sense_is_said_with_the_option(words, said, remedy):
