@@ -34,12 +34,23 @@ static void *touch_thread(void *unused) { (void)unused; touch(each); return NULL
 static int mode_touch(size_t mib, int threads, int processes)
 {
     each = (mib << 20) / (size_t)(threads * processes);
+    int told[2], go[2]; /* nobody ends before all have what they want: else eight may fit, one after the other */
+    char byte = 0;
+    if (pipe(told) != 0 || pipe(go) != 0) return 9;
     for (int c = 1; c < processes; c++)
-        if (fork() == 0) { touch(each); exit(0); }
+        if (fork() == 0) {
+            close(go[1]);
+            touch(each);
+            close(told[1]);
+            exit(read(go[0], &byte, 1) == 0 ? 0 : 9);
+        }
+    close(told[1]);
     pthread_t t[64];
     for (int i = 1; i < threads; i++) pthread_create(&t[i], NULL, touch_thread, NULL);
     touch(each);
     for (int i = 1; i < threads; i++) pthread_join(t[i], NULL);
+    if (read(told[0], &byte, 1) != 0) return 9; /* the end of it: the last has closed it, or is dead */
+    close(go[1]);
     int bad = 0, status;
     while (wait(&status) > 0) {
         if (status) printf("child: wait status %d\n", status);
