@@ -10,7 +10,7 @@ import os
 import select
 import sys
 
-from memrun import errors, signals
+from memrun import errors, hand, signals
 from memrun.guard import hurry
 from memrun.job import Attempt, Site, unstarted
 from memrun.launch import FALLBACK_PATH, find
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memrun.identity import Identity
+    from memrun.job import Stay
     from memrun.record import Record
+    from memrun.strangers import Strangers
     from memrun.supervisor import Run
 
 SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
@@ -35,6 +37,7 @@ memrun raise NAME SIZE                  give a running or paused job another lim
 memrun pause | resume | restart | stop | kill NAME
 memrun signal NAME SIGNAL | set NAME KEY=VALUE... | reclaim NAME [SIZE] | wait NAME
 memrun check FILE [JOB...]              what a job file comes to: order, memory, every mistake in it; --schema for editors
+memrun attach --limit 1G PID...         put running processes under a limit
 memrun doctor                           what this machine allows, and what mends the rest
 memrun --help | --version
 """
@@ -179,7 +182,45 @@ def _already_done(attempt: Attempt, spec: Spec) -> bool:
     return attempt.child.reap() is not None and not attempt.group.pids()
 
 
-def _supervise(site: Site, attempt: Attempt) -> Record:
+def _attach(words: list[str], _mask: frozenset[int]) -> int:
+    """memrun attach OPTIONS PID...: everything is loaded first, because these processes run already."""
+    import trio  # noqa: F401
+
+    from memrun import attach, strangers, supervisor  # noqa: F401
+
+    if "--help" in words or "-h" in words:
+        sys.stdout.write(attach.USAGE)
+        return errors.SUCCESS
+    spec, pids = attach.parse(words)
+    if spec.report:
+        from memrun import report
+
+        report.check_writable(spec.report)
+    found = strangers.find(pids)
+    attach.introduce(spec, found)
+    claim = Claim(spec.name, insist="name" in spec.asked)
+    try:
+        record = _borrow(spec, found)
+    finally:
+        found.close()
+        claim.release()
+    return _tell(spec, record)
+
+
+def _borrow(spec: Spec, found: Strangers) -> Record:
+    from memrun.attach import Attachment
+
+    site = Site(script=hand.LET_GO)
+    try:
+        stay = Attachment(site, spec, found)
+        if not spec.quiet:
+            say(stay.account)
+        return _supervise(site, stay)
+    finally:
+        site.close()
+
+
+def _supervise(site: Site, attempt: Stay) -> Record:
     import trio
 
     from memrun import supervisor, watch
@@ -316,6 +357,7 @@ ASKING = (
 )
 VERBS: dict[str, Callable[[list[str], frozenset[int]], int]] = {
     "run": one_shot,
+    "attach": _attach,
     "doctor": _doctor,
     "check": _check,
     **{name: _verb(name) for name in ASKING},

@@ -9,6 +9,10 @@ Why a shell: it must be small (the interpreter and its copied pages are 10 MB; d
 it is one exec away from everything Python, reacts without needing memory that a Python would need, and its whole text is
 below. PDEATHSIG is no substitute: it ends one process, not a tree, and the standard library has no call for it.
 
+Over processes that memrun did not start (`memrun attach`) another hand is spread: it never kills. Before a process is moved,
+memrun writes into the same pipe where it came from, so what the hand knows is complete at every moment; and at the end of the pipe it
+takes the limits away, thaws, puts each process back, and removes the groups.
+
 The write end is close-on-exec and inherited by a child between fork and exec: see launch.py why that is needed.
 """
 
@@ -44,6 +48,71 @@ done
 """
 
 
+# What it is told, a line each, $2 of `look` being a place's number or 'score':
+#   PID|* 1 DIRECTORY     the group that a process (* any other: born under memrun) goes back to in the first place's hierarchy
+#   PID|* score NUMBER    its oom_score_adj before memrun made it immune
+LET_GO = """: memrun: lets the processes go if memrun dies
+trap '' HUP INT QUIT TERM USR1 USR2 TSTP
+told=
+IFS='
+'
+while read -r said; do
+  [ "$said" = done ] && exit 0
+  told="$told$said
+"
+done
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+look() {
+  set -f
+  found=
+  for line in $told; do
+    case $line in "$1 $2 "*) found=${line#"$1 $2 "}; set +f; return 0;; esac
+  done
+  set +f
+  return 1
+}
+loose() {
+  for below in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ -d "$below" ] && loose "${below%/}"; done
+  for file in memory.memsw.limit_in_bytes memory.limit_in_bytes; do [ -e "$1/$file" ] && echo -1 > "$1/$file"; done
+  for file in memory.high memory.max; do [ -e "$1/$file" ] && echo max > "$1/$file"; done
+  [ -e "$1/cgroup.freeze" ] && echo 0 > "$1/cgroup.freeze"
+  [ -e "$1/freezer.state" ] && echo THAWED > "$1/freezer.state"
+}
+calm() {
+  look "$1" score || look '*' score || return
+  read -r now < "/proc/$1/oom_score_adj" && [ "$now" = -1000 ] && echo "$found" > "/proc/$1/oom_score_adj"
+}
+home() {
+  look "$1" "$2" || look '*' "$2" || return
+  while [ "$found" ]; do
+    [ -e "$found/cgroup.procs" ] && echo "$1" > "$found/cgroup.procs" && return
+    found=${found%/*}
+  done
+}
+empty() {
+  for below in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ -d "$below" ] && empty "${below%/}" "$2"; done
+  here=
+  while read -r pid; do here="$here$pid
+"; done < "$1/cgroup.procs"
+  for pid in $here; do calm "$pid"; home "$pid" "$2"; done
+  [ -e "$1/memory.oom_control" ] && echo 0 > "$1/memory.oom_control"
+  rmdir "$1"
+}
+for run in "$@"; do [ -d "$run" ] && loose "$run"; done
+left=200
+while [ $left -gt 0 ]; do
+  again= number=0
+  for run in "$@"; do
+    number=$((number + 1))
+    [ -d "$run" ] && empty "$run" $number
+    [ -d "$run" ] && again=1
+  done
+  [ "$again" ] || exit 0
+  left=$((left - 1))
+  [ $left -gt 150 ] || sleep 0.05 || sleep 1
+done
+"""
+
 LOCKED = 9  # a descriptor that nothing in the script uses
 
 
@@ -55,6 +124,13 @@ class Hand:
     def __init__(self, pid: int, pipe: int) -> None:
         self.pid = pid
         self._pipe = pipe
+
+    def tell(self, line: str) -> None:
+        """One line of what it is to know; a hand that is gone is an error: nothing may be done behind its back."""
+        try:
+            os.write(self._pipe, f"{line}\n".encode(errors="surrogateescape"))
+        except BrokenPipeError:
+            raise LaunchError("the dead man's hand is gone: somebody has killed it", 125) from None
 
     def dismiss(self) -> None:
         """All is clean: let it go, and reap it."""
@@ -83,7 +159,7 @@ def _say_done(pipe: int) -> None:
         return
 
 
-def spread(places: tuple[str, ...], lock: int = -1) -> Hand:
+def spread(places: tuple[str, ...], lock: int = -1, script: str = SCRIPT) -> Hand:
     """Start the hand over these directories (they need not exist yet). `lock`: a flock(2)ed descriptor that it shares, so that
     nobody else has the lock before it has cleaned up."""
     theirs, ours = os.pipe()
@@ -97,7 +173,7 @@ def spread(places: tuple[str, ...], lock: int = -1) -> Hand:
     try:
         pid = os.posix_spawn(
             "/bin/sh",
-            ["sh", "-c", SCRIPT, "memrun-hand", *places],
+            ["sh", "-c", script, "memrun-hand", *places],
             {},
             file_actions=actions,
             setsid=True,

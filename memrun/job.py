@@ -78,10 +78,10 @@ class Site:
 
     __slots__ = ("hand", "host")
 
-    def __init__(self, lock: int = -1) -> None:
-        """`lock`: a locked descriptor that the hand holds on to until it has cleaned up."""
+    def __init__(self, lock: int = -1, script: str = hand.SCRIPT) -> None:
+        """`lock`: a locked descriptor that the hand holds on to until it has cleaned up; `script`: what it does then."""
         self.host: Host = cgroup.open_host(os.getpid())
-        self.hand = hand.spread(self.host.places(), lock)
+        self.hand = hand.spread(self.host.places(), lock, script)
         try:
             self.host.begin()
         except BaseException:
@@ -89,7 +89,7 @@ class Site:
             raise
 
     def close(self) -> None:
-        """Remove what was made. What resists is left to the hand, which kills, retries and waits."""
+        """Remove what was made. What resists is left to the hand, which kills (or lets go), retries and waits."""
         try:
             clean = self.host.end()
         except MemrunError:

@@ -49,6 +49,8 @@ def what(record: Record) -> str:
         return f"died of {signals.name(record.signal)}, not for memory{_peak(record, ' (peak {})')}"
     if record.result == "exit-code":
         return f"exited with status {record.exit_code}"
+    if record.result == "detached":
+        return "put back where they were, and left alone,"
     return f"ended with status {record.status}"
 
 

@@ -135,6 +135,7 @@ class Run:
         tears through a nursery (and comes out as a group)."""
         assert self._nursery is not None
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()  # all may be over, and closed, before this has begun
             await task(*args)
         except (MemrunError, OSError) as e:
             self._failure = self._failure or (refused(e) if isinstance(e, OSError) else e)

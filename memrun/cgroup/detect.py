@@ -152,6 +152,11 @@ def look() -> Setup:
     return find(mountinfo, _slurp(OWN), controllers)
 
 
+def mounts() -> list[Mount]:
+    """This machine's cgroup mounts."""
+    return parse_mountinfo(_slurp(MOUNTINFO))
+
+
 def own(pid: int | str = "self") -> dict[str, str]:
     """The groups that a process is in now: {controller: path}; empty where it is gone."""
     return parse_own(_slurp(f"/proc/{pid}/cgroup"))

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from memrun import hand
-from memrun.hand import SCRIPT, Hand, spread
+from memrun.hand import LET_GO, SCRIPT, Hand, spread
 
 SHELLS = [
     ["dash"],
@@ -48,8 +48,9 @@ def test_there_is_a_shell_to_test_with():
 
 
 def test_every_shell_can_read_it(shell):
-    done = subprocess.run([*shell, "-n", "-c", SCRIPT], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for script in (SCRIPT, LET_GO):
+        done = subprocess.run([*shell, "-n", "-c", script], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_done_touches_nothing(shell, tmp_path):
@@ -82,6 +83,75 @@ def test_it_lets_go_of_what_is_held(shell, tmp_path):
         "freezer.state": "THAWED\n",
         "cgroup.procs": "",
     }
+
+
+def let_go(shell: list[str], told: str, *places: object) -> int:
+    script = LET_GO.replace("left=200", "left=2").replace("sleep 0.05", "true")
+    command = [*shell, "-c", script, "memrun-hand", *map(str, places)]
+    return subprocess.run(
+        command, input=told, text=True, capture_output=True, env={}, timeout=30, executable=shutil.which(shell[0])
+    ).returncode
+
+
+class TestLetGo:
+    """On plain files: a process that is put somewhere is the last number written there, and nobody ever leaves."""
+
+    @pytest.fixture
+    def places(self, tmp_path):
+        for place in ("one", "two"):
+            for folder in ("run/job.1", "home", "home/with blank", "other * [a-z]"):
+                (tmp_path / place / folder).mkdir(parents=True)
+                (tmp_path / place / folder / "cgroup.procs").write_text("")
+        return tmp_path / "one", tmp_path / "two"
+
+    def test_done_touches_nothing(self, shell, places):
+        one, two = places
+        (one / "run/job.1/cgroup.procs").write_text("4000001\n")
+        assert let_go(shell, f"* 1 {one}/home\n* 2 {two}/home\ndone\n", one / "run", two / "run") == 0
+        assert (one / "home/cgroup.procs").read_text() == ""
+
+    def test_each_goes_where_it_came_from(self, shell, places):
+        one, two = places
+        told = f"* 1 {one}/home\n* 2 {two}/other * [a-z]\n4000002 1 {one}/home/with blank\n4000003 1 {one}/home/gone/deeper\n"
+        for pid, home in (("4000001", "home"), ("4000002", "home/with blank"), ("4000003", "home")):
+            for place in places:
+                (place / "run/job.1/cgroup.procs").write_text(f"{pid}\n")
+            let_go(shell, told, one / "run", two / "run")
+            assert (one / home / "cgroup.procs").read_text() == f"{pid}\n"
+            assert (two / "other * [a-z]" / "cgroup.procs").read_text() == f"{pid}\n"
+            (one / home / "cgroup.procs").write_text("")
+
+    def test_limits_and_freezers_go_first(self, shell, places):
+        one, two = places
+        files = "memory.limit_in_bytes memory.memsw.limit_in_bytes memory.max memory.high cgroup.freeze freezer.state memory.oom_control".split()
+        for file in files:
+            (one / "run/job.1" / file).write_text("")
+        let_go(shell, f"* 1 {one}/home\n* 2 {two}/home\n", one / "run", two / "run")
+        read = [(one / "run/job.1" / file).read_text().strip() for file in files]
+        assert read == ["-1", "-1", "max", "max", "0", "THAWED", "0"]
+
+    def test_it_removes(self, shell, places):
+        one, two = places
+        for place in places:
+            (place / "run/job.1/cgroup.procs").unlink()
+            (place / "run/.hidden/below").mkdir(parents=True)
+        assert let_go(shell, f"* 1 {one}/home\n* 2 {two}/home\n", one / "run", two / "run", one / "never-made") == 0
+        assert not (one / "run").exists()
+        assert not (two / "run").exists()
+
+    def test_only_immunity_is_taken_back(self, shell, places):
+        one, _ = places
+        child = subprocess.Popen(["sleep", "100"])
+        try:
+            with open(f"/proc/{child.pid}/oom_score_adj", "w") as f:
+                f.write("250")
+            (one / "run/job.1/cgroup.procs").write_text(f"{child.pid}\n")
+            let_go(shell, f"* 1 {one}/home\n* score 300\n", one / "run")
+            with open(f"/proc/{child.pid}/oom_score_adj") as f:
+                assert f.read() == "250\n"
+        finally:
+            child.kill()
+            child.wait()
 
 
 class TestHand:

@@ -57,6 +57,7 @@ ROOMS = {
     "cgroup.freezer1": "errors cgroup cgroup.detect cgroup.files",
     "cgroup.details": "errors cgroup cgroup.files cgroup.tree",
     "cgroup.gauge": "errors signals cgroup cgroup.detect cgroup.files cgroup.eventfd",
+    "cgroup.homes": "errors cgroup.detect cgroup.files",
     "cgroup.v1": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.v1group ?cgroup.detect",
     "cgroup.v1group": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.freezer1 ?cgroup.v1",
     "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.tree",
@@ -80,6 +81,9 @@ ROOMS = {
     "verbs": "cells errors clients report units signals options ~logs ~top",
     "desk": "aside cgroup cgroup.details errors events job options signals states units ?supervisor ?cgroup",
     "job": "cgroup guard errors hand launch oomlog record signals units ~surroundings ?options",
+    "kin": "",
+    "strangers": "cgroup.detect cgroup.homes errors kin signals",
+    "attach": "cgroup.homes errors job kin oomlog options signals strangers units ?record ?cgroup",
     "watch": "events signals ?cgroup ?job",
     "outlet": "",
     "frame": "cells units ?jobs",
@@ -89,7 +93,7 @@ ROOMS = {
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard launch names signals job options ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~__init__ ?identity ?record ?supervisor",
+    "cli": "errors guard hand launch names signals job options ~attach ~strangers ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~__init__ ?identity ?record ?strangers ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
     "trio": "aside control desk gauges hooks outlet view watch supervisor",
