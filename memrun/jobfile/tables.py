@@ -139,6 +139,9 @@ def _job(source: Source, name: str, defaults: Mapping[str, Setting], bad: set[Pl
     for first, second in (("log", "stdout"), ("log", "stderr")):
         _either(settings, first, second, problems)
     raw = {key: keys[key] for key in JOB_ONLY if key in keys and (*path, key) not in bad}
+    if any("\0" in text for text in texts(raw.get("command", ""))):
+        problems.add(source, (*path, "command"), "holds a NUL byte")
+        del raw["command"]
     spoilt = frozenset(key for some in (keys, *_all_defaults(source)) for key in some if key not in settings)
     return Table(name, source, raw, settings, spoilt)
 
