@@ -54,5 +54,5 @@ format: $(READY)  ## put the code into shape
 
 .PHONY: clean
 clean:  ## remove what was built
-	rm -rf $(VENV) build dist examples/mem-allocate tests/hog .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist examples/mem-allocate examples/logs examples/work tests/hog .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

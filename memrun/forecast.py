@@ -7,7 +7,8 @@ The rule is the admission's: oldest first, whoever fits.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import heapq
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Round:
-    """Who is started in it; `memory`: the limits of all that run (bytes); `short`: who was ready, and had to wait for memory."""
+    """Who is started in it; `memory`: the limits of all that run (bytes), `places`: how many that are; `short`: who was ready, and had to
+    wait for memory."""
 
     jobs: list[Job] = field(default_factory=list)
     memory: int = 0
+    places: int = 0
     short: int = 0
 
 
@@ -36,14 +39,16 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Course:
-    """Where the forecast stands. `ready`: by order in the file; `held`, `places`: what services have for good."""
+    """Where the forecast stands. `ready`: a heap by the order in the file, `waiting`: how many in it have which size; `held`,
+    `places`: what services have for good."""
 
     sizes: Mapping[str, int]
     bounds: Bounds
     left: dict[str, int]
     after: Mapping[str, list[tuple[str, str]]]
     jobs: Mapping[str, Job]
-    ready: list[Job]
+    ready: list[tuple[int, str]] = field(default_factory=list)
+    waiting: Counter[int] = field(default_factory=Counter)
     held: int = 0
     places: int = 0
 
@@ -70,7 +75,16 @@ def _course(jobs: Sequence[Job], sizes: Mapping[str, int], bounds: Bounds) -> _C
         for need in job.needs:
             after[need.job].append((job.name, need.until))
     left = {job.name: len(job.needs) for job in jobs}
-    return _Course(sizes, bounds, left, after, known, [job for job in jobs if not job.needs])
+    course = _Course(sizes, bounds, left, after, known)
+    for job in jobs:
+        if not job.needs:
+            _ready(course, job)
+    return course
+
+
+def _ready(course: _Course, job: Job) -> None:
+    heapq.heappush(course.ready, (job.order, job.name))
+    course.waiting[course.sizes[job.name]] += 1
 
 
 def _passed(course: _Course, name: str, until: set[str]) -> None:
@@ -79,46 +93,41 @@ def _passed(course: _Course, name: str, until: set[str]) -> None:
         if wanted in until:
             course.left[other] -= 1
             if not course.left[other]:
-                course.ready.append(course.jobs[other])
+                _ready(course, course.jobs[other])
 
 
 def _round(course: _Course) -> Round:
-    this = Round(memory=course.held)
-    course.ready.sort(key=lambda job: job.order)
-    rest: list[Job] = []
-    taken = course.places
-    smallest = min((course.sizes[job.name] for job in course.ready), default=0)
-    queue, course.ready = course.ready, []
-    for number, job in enumerate(queue):  # jobs that wait only for a start may join meanwhile: they go to course.ready
-        if course.bounds.slots is not None and taken >= course.bounds.slots:
-            rest += queue[number:]
+    """Who waits only for the start of another joins in the same round."""
+    this = Round(memory=course.held, places=course.places)
+    skipped: list[Job] = []
+    while course.ready and (course.bounds.slots is None or this.places < course.bounds.slots):
+        if not _fits(course, this, min(size for size, count in course.waiting.items() if count)):
+            this.short = len(course.ready)
             break
-        size = course.sizes[job.name]
-        if not _fits(course.bounds, this.memory + size):
-            rest.append(job)
-            this.short += 1
-            if not _fits(course.bounds, this.memory + smallest):
-                this.short += len(queue) - number - 1
-                rest += queue[number + 1 :]
-                break
-            continue
-        _start(course, this, job)
-        taken += 1
-    course.ready += rest
+        job = course.jobs[heapq.heappop(course.ready)[1]]
+        course.waiting[course.sizes[job.name]] -= 1
+        if _fits(course, this, course.sizes[job.name]):
+            _start(course, this, job)
+        else:
+            skipped.append(job)
+    this.short += len(skipped)
+    for job in skipped:
+        _ready(course, job)
     return this
 
 
 def _start(course: _Course, this: Round, job: Job) -> None:
     this.jobs.append(job)
     this.memory += course.sizes[job.name]
+    this.places += 1
     if job.service:
         course.held += course.sizes[job.name]
         course.places += 1
     _passed(course, job.name, {"started"})
 
 
-def _fits(bounds: Bounds, memory: int) -> bool:
-    return bounds.budget is None or memory <= bounds.budget
+def _fits(course: _Course, this: Round, size: int) -> bool:
+    return course.bounds.budget is None or this.memory + size <= course.bounds.budget
 
 
 def ordered(jobs: Sequence[Job]) -> list[Job]:

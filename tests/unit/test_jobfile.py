@@ -134,15 +134,10 @@ def test_every_way_to_say_it(load, line, key, value):
 
 def test_defaults_are_beneath_the_jobs(load):
     text = '[defaults]\nenvironment = { A = 1, B = "x" }\nlog = "d.log"\nat = "80%=log"\n'
-    text += (
-        '[jobs.a]\ncommand = "true"\nenvironment = { B = "y", C = true }\nstdout = "o"\nthresholds = [{at = "5M", do = "stop"}]'
-    )
-    if "stdout" not in {option.key for option in OPTIONS}:
-        text = text.replace('stdout = "o"\n', "")
+    text += '[jobs.a]\ncommand = "true"\nenvironment = { B = "y", C = true }\nthresholds = [{at = "5M", do = "stop"}]'
     job = load(text).jobs[0]
     assert job.spec.at == (Threshold(5 << 20, Action("stop")),)
-    assert sorted(map(str, job.spec.environment)) == sorted(map(str, load(
-        '[jobs.a]\ncommand = "x"\nenvironment = { A = "1", B = "y", C = "true" }').jobs[0].spec.environment))  # fmt: skip
+    assert dict(job.spec.environment) == {"A": "1", "B": "y", "C": "true"}
 
 
 def test_commands(load):
@@ -277,6 +272,43 @@ def test_paths_are_those_of_the_file_they_are_written_in(load, tmp_path, monkeyp
     assert c.spec.working_dir == f"{tmp_path}/sub"
 
 
+def test_surroundings(load, tmp_path):
+    text = """
+[defaults]
+env_file = ["-x.env", "{n}.env"]
+environment = { HERE = "{here}", N = "{n}-{attempt}" }
+[jobs.a]
+command = ["x"]
+matrix.n = [1]
+working_dir = "~/x{n}"
+umask = "022"
+nice = -5
+oom_score_adj = 3
+user = 1000
+stdout = "o{n}.{attempt}"
+pass_environment = "HOME"
+[jobs.b]
+command = ["x"]
+working_dir = "sub"
+matrix.n = [2]
+"""
+    a, b = (job.spec for job in load(text).jobs)
+    assert (a.working_dir, a.umask, a.nice, a.oom_score_adj, a.user) == ("~/x1", 0o022, -5, 3, "1000")
+    assert (a.stdout, a.pass_environment) == (f"{tmp_path}/o1.{{attempt}}", ("HOME",))
+    assert (a.env_file, b.working_dir) == ((f"-{tmp_path}/x.env", f"{tmp_path}/1.env"), f"{tmp_path}/sub")
+    assert dict(b.environment) == {"HERE": str(tmp_path), "N": "2-{attempt}"}
+
+
+def test_a_log_of_the_job_goes_before_files_of_the_defaults(load, tmp_path):
+    text = '[defaults]\nstdout = "o"\nstderr = "e"\n[jobs.a]\ncommand = "x"\nlog = "l"\n[jobs.b]\ncommand = "x"\n'
+    a, b = load(text).jobs
+    assert a.output == Output(log=f"{tmp_path}/l")
+    assert (a.spec.stdout, a.spec.stderr) == ("", "")
+    assert b.output == Output(stdout=f"{tmp_path}/o", stderr=f"{tmp_path}/e")
+    c = load('[defaults]\nlog = "l"\n[jobs.c]\ncommand = "x"\nstdout = "o"\n').jobs[0]
+    assert c.output == Output(stdout=f"{tmp_path}/o")
+
+
 def test_a_file_that_is_included_twice_is_read_once(load):
     text = 'include = ["x.toml", "y.toml", "x.toml"]\n'
     more = {"x.toml": '[jobs.x]\ncommand = "x"', "y.toml": 'include = ["x.toml"]\n[jobs.y]\ncommand = "x"'}
@@ -336,6 +368,10 @@ BAD = [
     ("[jobs.a]\ncommand = 'x'\npressure = { medum = 'log' }", ["jobs.toml:3: [jobs.a] pressure: 'medum' is not a level of pressure (low, medium, critical). Did you mean medium?"]),
     ("[jobs.a]\ncommand = 'x'\nthresholds = [{ at = '80%' }]", ["jobs.toml:3: [jobs.a] thresholds.0: has no 'do'"]),
     ("[jobs.a]\ncommand = 'x'\nlog_size = 5", ["jobs.toml:3: [jobs.a] log_size: 5 is too small for a log. At least 4K"]),
+    ("[jobs.a]\ncommand = 'x'\nlog = 'l'\nstdout = 'o'", ["jobs.toml:4: [jobs.a] stdout: goes to a file of its own, but log takes it, too"]),
+    ("[jobs.a]\ncommand = ['x', '\0']".replace("'\0'", '"\\u0000"'), ["jobs.toml:2: [jobs.a] command: holds a NUL byte"]),
+    ("[jobs.a]\ncommand = 'x'\numask = 0o022", ['jobs.toml:3: [jobs.a] umask: wants text, in octal: "022", not 18']),
+    ("[jobs.a]\ncommand = 'x'\nenvironment = ['A=1', 'B']", ["jobs.toml:3: [jobs.a] environment: 'B' is not KEY=VALUE. To hand on memrun's own: pass_environment B"]),
     ("[defaults]\ncommand = 'x'", ["jobs.toml:2: [defaults] command: is no key of [defaults]: it says what one job is"]),
     ("include = 'none.toml'", ["jobs.toml:1: include: none.toml: cannot be read: No such file or directory"]),
     ("include = 'jobs.toml'\n[jobs.a]\ncommand = 'x'", ["jobs.toml:1: include: goes in a circle: jobs.toml -> jobs.toml"]),
@@ -458,6 +494,16 @@ def test_the_schema_has_every_option():
         "depends_on",
     }
     assert keys["on_oom"]["enum"] == ["kill", "restart", "pause"]
+
+
+@pytest.mark.parametrize("name", ["nightly", "matrix-pause", "service"])
+def test_the_examples_are_good(name):
+    assert jobfile.examine(str(Path(__file__).parents[2] / f"examples/{name}.toml"), whole=WHOLE).notes == ()
+
+
+def test_the_example_of_the_documentation_is_good(load):
+    text = (Path(__file__).parents[2] / "docs/job-files.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    assert names(load(text, free=False)) == ["extract", "align[sample=a]", "align[sample=b]", "align[sample=c]"]
 
 
 def test_loading_starts_nothing_heavy():
