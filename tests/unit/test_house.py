@@ -34,6 +34,8 @@ ROOMS = {
     "report": "errors signals units ~identity ?identity ?record",
     "jobs": "?options ?units",
     "plan": "units",
+    "logfile": "errors",
+    "output": "logfile report",
     "templates": "",
     # a job file: TOML -> jobs
     "jobfile": "errors jobfile.assemble jobfile.expand jobfile.fit jobfile.needs jobfile.schema jobfile.source jobfile.tables jobs ?jobfile.expand",
@@ -96,7 +98,7 @@ ROOMS = {
     "cli": "errors guard hand launch names signals job options ~attach ~strangers ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~__init__ ?identity ?record ?strangers ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "aside control desk gauges hooks outlet view watch supervisor",
+    "trio": "aside control desk gauges hooks output outlet view watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
@@ -104,7 +106,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events policy states gauges jobs plan",
-    "typing": "api aside budget control desk frame gauges jobs machine plan policy summary view watch supervisor top",
+    "typing": "api aside budget control desk frame gauges jobs machine output plan policy summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
@@ -117,6 +119,7 @@ for _room in (
 HEAVY["contextlib"] = "logs top"
 HEAVY["signal"] = "top"
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
+HEAVY["re"] += " output"  # trio, too
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
 MAY_SAY_THEM = {"oomlog", "hand"}
 LOADED_BY_CLI = set(
