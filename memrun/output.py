@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from memrun import logfile
+from memrun.errors import MemrunError
 from memrun.report import clean
 
 if TYPE_CHECKING:
@@ -118,9 +119,11 @@ def prefixed(name: str, write: Callable[[bytes], object], width: int = 0, pipe: 
 def _behind(target: Target, pipe: int) -> Sink:
     try:
         return Sink(target, pipe=pipe)
-    except OSError:  # no descriptors left
+    except OSError as e:
         target.close()
-        raise
+        raise MemrunError(
+            f"cannot make a pipe for a job's output: {e.strerror}", "Raise the limit on open files (ulimit -n)"
+        ) from None
 
 
 def _enlarge(fd: int, size: int) -> None:
@@ -140,7 +143,7 @@ class Prefixer:
     __slots__ = ("_before", "_rest", "_write")
 
     def __init__(self, name: str, write: Callable[[bytes], object], width: int = 0) -> None:
-        self._before, self._write, self._rest = f"{clean(name):{width}} | ", write, b""
+        self._before, self._write, self._rest = f"{clean(name).ljust(width)} | ", write, b""
 
     def take(self, data: bytes) -> None:
         *lines, rest = (self._rest + data).split(b"\n")

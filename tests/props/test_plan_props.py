@@ -56,8 +56,9 @@ class One:
 class World:
     """`slots` and a budget of BUDGET; what `plan` decides is carried out and checked."""
 
-    def __init__(self, slots=None):
+    def __init__(self, slots=None, service=0):
         self.slots, self.now = slots, 0
+        self.always = [Holding("service", service, fixed=True)] if service else []
         self.waiting, self.jobs, self.running = [], {}, {}
         self.started = set()
         self.heads = {}  # since when each was the oldest that waits
@@ -76,7 +77,7 @@ class World:
 
     def decide(self):
         held = [job.holding for job in self.running.values()]
-        done = plan(self.waiting, held, BUDGET, self.slots)
+        done = plan(self.waiting, self.always + held, BUDGET, self.slots)
         asking = [one for one in held if one.asks is not None]
         for name, size in done.grants:
             job = self.running[name]
@@ -86,8 +87,8 @@ class World:
         for name in done.starts:
             self.running[name] = self.jobs[name]
         self.waiting = [claim for claim in self.waiting if claim.name not in done.starts]
-        assert sum(job.size for job in self.running.values()) <= BUDGET
-        assert self.slots is None or len(self.running) <= self.slots
+        assert sum(job.size for job in (*self.running.values(), *self.always)) <= BUDGET
+        assert self.slots is None or len(self.running) + len(self.always) <= self.slots
         assert self.running or not self.waiting, "nothing runs, and nothing is started"
         assert bool(done.gives_way) == bool(done.why)
         if done.gives_way:
@@ -105,7 +106,8 @@ class World:
             job.size = job.holding.asks
             job.restart()
             self.add(job)
-        after = plan(self.waiting, [job.holding for job in self.running.values()], BUDGET, self.slots)
+        held = [job.holding for job in self.running.values()]
+        after = plan(self.waiting, self.always + held, BUDGET, self.slots)
         assert after.grants, "it helped nobody"
 
     def note(self, started):
@@ -152,6 +154,21 @@ def test_all_end_though_they_grow_and_wait_for_each_other(arrivals, slots):
             world.step()
         alone = firm and not any(job.firm for job in world.jobs.values())  # two firm ones may wait for each other for ever
         world.add(One(str(rank), stages, rank, firm=alone, known=known))
+    world.until_empty(20_000)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), growing), min_size=1, max_size=20),
+    st.integers(1, BUDGET - 1),
+    st.none() | st.integers(2, 4),
+)
+@settings(deadline=None)
+def test_all_that_fit_beside_a_service_end(arrivals, service, slots):
+    world = World(slots, service)
+    for rank, (pause, stages) in enumerate(arrivals):
+        for _ in range(pause):
+            world.step()
+        world.add(One(str(rank), [(work, min(need, BUDGET - service)) for work, need in stages], rank))
     world.until_empty(20_000)
 
 

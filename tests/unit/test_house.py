@@ -35,7 +35,7 @@ ROOMS = {
     "jobs": "?options ?units",
     "plan": "units",
     "logfile": "errors",
-    "output": "logfile report",
+    "output": "errors logfile report",
     "templates": "",
     # a job file: TOML -> jobs
     "jobfile": "errors jobfile.assemble jobfile.expand jobfile.fit jobfile.needs jobfile.schema jobfile.source jobfile.tables jobs ?jobfile.expand",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -58,6 +59,20 @@ def test_a_sink_that_cannot_be_opened_leaves_nothing_open(tmp_path):
             open_sink(str(tmp_path), most, 3)
     open_sink(str(tmp_path / "x"), 5, 3).close()
     open_sink(str(tmp_path / "x"), None, 3).close()
+
+
+def test_no_descriptors_left(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    ballast = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(highest)]  # fill the gaps
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(ballast) + 2, hard))
+    try:
+        with pytest.raises(MemrunError, match=r"cannot make a pipe .* open files"):
+            open_sink(str(tmp_path / "x"), 5, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in ballast:
+            os.close(fd)
 
 
 def test_the_pipe_is_large_and_blocks_only_for_the_job(tmp_path):
