@@ -38,7 +38,9 @@ def main(words: list[str]) -> int:
     for flag in sorted(flags - set(FLAGS)):
         raise UsageError(f"memrun check has no option {flag}", nearest(flag, FLAGS) or "See memrun check --help")
     plain = [word for word in words if word not in flags]
-    sys.stdout.write(_answer(flags, plain))
+    said = _answer(flags, plain)
+    known = sys.stdout.encoding or "ascii"
+    sys.stdout.write(said.encode(known, "replace").decode(known))  # a name may hold what this terminal cannot show
     sys.stdout.flush()  # a reader that left is an error while somebody is there to hear of it
     return errors.SUCCESS
 
@@ -202,12 +204,23 @@ def notes(batch: Batch) -> list[str]:
         found.append("neither memory nor parallel bounds the batch: all that is ready runs at once")
     logs: dict[str, list[str]] = {}
     for job in batch.jobs:
-        for path in {job.output.log, job.output.stdout, job.output.stderr} - {""}:
+        for path in {job.output.log, job.output.stdout, job.output.stderr, job.spec.report} - {""}:
             logs.setdefault(path, []).append(job.name)
     found += [
         f"{len(names)} jobs write to {clean(path)}: {names[0]}, {names[1]} ..." for path, names in logs.items() if len(names) > 1
     ]
-    return found + _missing(batch.jobs)
+    return found + _short_lived(batch.jobs) + _missing(batch.jobs)
+
+
+def _short_lived(jobs: Iterable[Job]) -> list[str]:
+    """Services whose attempts would be used up one day."""
+    found = {
+        job.table: job.spec.attempts
+        for job in jobs
+        if job.service and job.spec.interval is None and "attempts" not in job.spec.asked
+    }
+    said = "is a service that is started {} times at the most: with an interval, that many in that time (or say attempts)"
+    return [f"jobs.{table}: {said.format(attempts)}" for table, attempts in found.items()]
 
 
 def _missing(jobs: Iterable[Job]) -> list[str]:

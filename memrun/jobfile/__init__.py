@@ -16,6 +16,7 @@ from memrun.jobfile.schema import schema
 from memrun.jobfile.source import Problems, read_all
 from memrun.jobfile.tables import tables
 from memrun.jobs import Batch, Job
+from memrun.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +52,10 @@ def examine(path: str, *, only: Sequence[str] = (), whole: int | None = None) ->
     sources = read_all(path, problems)
     head, found = tables(sources, problems)
     room = fit.room(head, whole)
+    if room.budget is not None and whole is not None and room.budget > whole:
+        problems.note(
+            head.source, ("batch", "memory"), f"{format_size(room.budget)} is more than the {format_size(whole)} that there are"
+        )
     for table in found:
         fit.judge(table, room, problems)
     directory = needs.Directory(_expanded(found, problems), _declared(sources))

@@ -50,7 +50,7 @@ def job(variant: Variant, order: int, needs: Needs) -> Job:
     values |= _filled(variant)
     values["name"] = variant.name
     spec = Spec(command(table, variant.variables), values)
-    spec.asked = {key: as_text(s.raw) for key, s in settings.items() if key in BY_KEY and not isinstance(s.raw, (dict, list))}
+    spec.asked = {key: texts(s.raw)[0] for key, s in settings.items() if key in BY_KEY and not isinstance(s.raw, (dict, list))}
     return Job(
         name=variant.name,
         table=table.name,

@@ -151,7 +151,7 @@ def _array(table: Table) -> list[list[Value]]:
     given = table.raw.get("array")
     if given is None:
         return []
-    numbers = given if isinstance(given, list) else _numbers(str(given))
+    numbers = [int(number) for number in given] if isinstance(given, list) else _numbers(str(given))
     texts = [str(number) for number in numbers]
     if not texts or any(number < 0 for number in numbers):
         raise _Wrong(("array",), "holds no number" if not texts else "holds a number below 0")

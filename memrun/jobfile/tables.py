@@ -107,7 +107,7 @@ def _batch(head: Head, source: Source, bad: set[Place], problems: Problems) -> N
         return
     if "memory" in given:
         try:
-            head.memory = _budget(as_text(given["memory"]))
+            head.memory = _budget(_typed(given["memory"]))
         except UsageError as e:
             problems.add(source, ("batch", "memory"), str(e))
     if isinstance(given.get("parallel"), (int, float)):
@@ -203,7 +203,7 @@ def convert(key: str, raw: object) -> object:
     if key == "pressure" and isinstance(raw, dict):
         return tuple(marks.pressures_of(raw))
     if key == "log_size":
-        return _size_of_log(as_text(raw))
+        return _size_of_log(_typed(raw))
     if key == "log_keep":
         return int(raw)  # type: ignore[call-overload]
     if key == "log":
@@ -235,19 +235,20 @@ def texts(raw: object) -> list[str]:
     """As it would be typed: a table as NAME=VALUE, a list as its elements."""
     if isinstance(raw, dict):
         return [f"{name}={as_text(value)}" for name, value in raw.items()]
-    return [as_text(value) for value in raw] if isinstance(raw, list) else [_switched(raw)]
-
-
-def _switched(raw: object) -> str:
-    return ("on" if raw else "off") if isinstance(raw, bool) else as_text(raw)
+    return [as_text(value) for value in raw] if isinstance(raw, list) else [_typed(raw)]
 
 
 def as_text(value: object) -> str:
-    """A TOML value as one would type it."""
+    """A TOML value as a word of a command, or in an environment."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _typed(value: object) -> str:
+    """A TOML value as one would type it after an option."""
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return "on" if value else "off"
     if isinstance(value, float):
         if math.isinf(value):
             return "infinity" if value > 0 else "-infinity"
-        return f"{value:.12f}".rstrip("0").rstrip(".")
-    return str(value)
+        return f"{value:.12f}".rstrip("0").rstrip(".")  # 5e8 is a number of bytes, too
+    return as_text(value)

@@ -10,11 +10,11 @@ import pytest
 
 FILE = """
 [batch]
-memory = "2G"
+memory = "200M"
 parallel = 8
 
 [defaults]
-limit = "500M"
+limit = "50M"
 
 [jobs.extract]
 command = ["true"]
@@ -23,30 +23,31 @@ command = ["true"]
 command = ["sh", "-c", "true {sample} {n}"]
 matrix = { sample = ["a", "b", "c"], n = [1, 2], exclude = [{ sample = "c", n = 2 }] }
 depends_on = ["extract"]
-limit = "1G"
+limit = "100M"
 
 [jobs.web]
 command = "sleep 9"
 restart = "always"
-limit = "100M"
+limit = "10M"
+interval = "1h"
 
 [jobs.sum]
 command = ["no-such-command"]
 depends_on = { align = "finished", web = "started" }
 """
 PLAN = """\
-jobs.toml: 7 jobs and 1 service; memory 2G, 8 at a time, on failure continue
+jobs.toml: 7 jobs and 1 service; memory 200M, 8 at a time, on failure continue
 
 round  memory  starts
-    1    600M  extract 500M, web 100M (service)
-    2   1.10G  align[sample=a,n=1] 1G   (4 more wait for memory)
-    3   1.10G  align[sample=a,n=2] 1G   (3 more wait for memory)
-    4   1.10G  align[sample=b,n=1] 1G   (2 more wait for memory)
-    5   1.10G  align[sample=b,n=2] 1G   (1 more waits for memory)
-    6   1.10G  align[sample=c,n=1] 1G
-    7    600M  sum 500M
+    1     60M  extract 50M, web 10M (service)
+    2    110M  align[sample=a,n=1] 100M   (4 more wait for memory)
+    3    110M  align[sample=a,n=2] 100M   (3 more wait for memory)
+    4    110M  align[sample=b,n=1] 100M   (2 more wait for memory)
+    5    110M  align[sample=b,n=2] 100M   (1 more waits for memory)
+    6    110M  align[sample=c,n=1] 1G
+    7     60M  sum 50M
 
-at once        up to 2, within 1.10G
+at once        up to 2, within 110M
 longest chain  3 jobs: extract -> align[sample=a,n=1] -> sum
 memory         holds jobs back in 4 of 7 rounds; 3 rounds instead of 7 with memory without end
 
@@ -72,11 +73,11 @@ def test_the_plan_for_programs(memrun, here):
     done = memrun("check", "jobs.toml", "--json", "align[sample=a]")
     told = json.loads(done.stdout)
     assert told["order"] == ["extract", "align[sample=a,n=1]", "align[sample=a,n=2]"]
-    assert (told["memory"], told["parallel"], told["schema"]) == (2 << 30, 8, 1)
-    assert told["rounds"][0] == {"jobs": ["extract"], "memory": 500 << 20, "short": 0}
+    assert (told["memory"], told["parallel"], told["schema"]) == (200 << 20, 8, 1)
+    assert told["rounds"][0] == {"jobs": ["extract"], "memory": 50 << 20, "short": 0}
     assert told["longest_chain"] == ["extract", "align[sample=a,n=1]"]
     align = told["jobs"][1]
-    assert (align["name"], align["limit"], align["round"]) == ("align[sample=a,n=1]", 1 << 30, 2)
+    assert (align["name"], align["limit"], align["round"]) == ("align[sample=a,n=1]", 100 << 20, 2)
     assert align["depends_on"] == [{"job": "extract", "until": "succeeded"}]
     assert align["working_dir"] == str(here)
 

@@ -38,7 +38,7 @@ ROOMS = {
     "output": "errors logfile report",
     "templates": "",
     # a job file: TOML -> jobs
-    "jobfile": "errors jobfile.assemble jobfile.expand jobfile.fit jobfile.needs jobfile.schema jobfile.source jobfile.tables jobs ?jobfile.expand",
+    "jobfile": "errors jobfile.assemble jobfile.expand jobfile.fit jobfile.needs jobfile.schema jobfile.source jobfile.tables jobs units ?jobfile.expand",
     "jobfile.lines": "",
     "jobfile.source": "errors report jobfile.lines",
     "jobfile.schema": "marks options ?jobfile.lines",

@@ -156,6 +156,18 @@ matrix = { x = ["1 2", "$(rm)"] }
     assert jobs[3].spec.command[2].startswith("prog '$(rm)' ")
 
 
+def test_numbers_are_as_written(load):
+    jobs = load(
+        '[jobs.a]\ncommand = ["x", "{n}", 1e-9, 3.0]\nmatrix.n = [1e-5, 2.0, -0.1]\narray = [1]\nlimit = 1e9\ntimeout = 1e2'
+    ).jobs
+    assert [job.spec.command[1:] for job in jobs] == [
+        ["1e-05", "1e-09", "3.0"],
+        ["2.0", "1e-09", "3.0"],
+        ["-0.1", "1e-09", "3.0"],
+    ]
+    assert (jobs[0].spec.limit, jobs[0].spec.timeout, jobs[0].spec.asked["limit"]) == (10**9, 100.0, "1000000000")
+
+
 def test_matrix_array_and_foreach_multiply(load):
     text = """
 [jobs.a]
