@@ -101,6 +101,7 @@ class Attachment:
         self._scores: dict[int, int] = {}
         self._doubted: set[int] = set()
         self._loose = False
+        self._limit: int | None = None  # before they were let go
         self.kmsg = -1
         self.started, self.began = time.time(), time.monotonic()
         self.group: Group = site.host.create(f"{spec.name}.1", wish_of(site, spec, spec.limit))
@@ -225,7 +226,7 @@ class Attachment:
 
     def _loosen(self) -> None:
         """Without a limit first: whoever is parked there would stay so, also in another group."""
-        self._loose = True
+        self._loose, self._limit = True, self.group.limit
         for act in (self._unlimit, self.group.thaw):
             try:
                 act()
@@ -258,6 +259,7 @@ class Attachment:
         def own(record: Record) -> None:
             record.pids = list(self._homes)
             record.status = self._status(why)
+            record.limit = self._limit if self._loose else record.limit
             if left:
                 record.note = f"{len(left)} could not be put back: they are in {self.group.path}, without a limit"
 

@@ -137,20 +137,21 @@ def ending(number: int, at: float) -> events.Event:
     return events.SignalAsked(at, number)
 
 
-def detaching(number: int, at: float) -> events.Event:
-    """And for processes that were there before memrun: they go on without it. Also when the terminal leaves."""
+def detaching(number: int, at: float) -> events.Event | None:
+    """And for processes that were there before memrun: they go on without it. Also when the terminal, which is not theirs, leaves."""
     if number in {signals.TERM, signals.INT, signals.HUP}:
         return events.DetachAsked(at)
-    return events.SignalAsked(at, number)
+    return None if number == signals.WINCH else events.SignalAsked(at, number)
 
 
 async def signals_to(
-    fd: int, shared: Callable[[], bool], send: Send, meaning: Callable[[int, float], events.Event] = ending
+    fd: int, shared: Callable[[], bool], send: Send, meaning: Callable[[int, float], events.Event | None] = ending
 ) -> None:
     """Signals to memrun -> events. `shared`: whether the command is in our process group, so that what the terminal sends has
     reached it already."""
     while True:
         await trio.lowlevel.wait_readable(fd)
         number, _, code, _ = SIGINFO.unpack_from(os.read(fd, 128))
-        if not (code == SI_KERNEL and shared()):
-            send(meaning(number, trio.current_time()))
+        event = None if code == SI_KERNEL and shared() else meaning(number, trio.current_time())
+        if event is not None:
+            send(event)

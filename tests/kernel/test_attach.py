@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 
 from memrun import attach, clients, hand, kin, strangers
-from memrun.cgroup import detect, homes
+from memrun.cgroup import detect, homes, v2  # noqa: F401  (v2: who has no root may not be able to import it)
 from memrun.errors import RefusedError
 from memrun.job import Site
 
@@ -229,7 +230,7 @@ def test_let_go_everybody_goes_back_where_he_was(target, attached, home, how):
     assert under(born)
     job.process.send_signal(how)
     status, err, record = job.end()
-    assert (status, record["result"]) == (0, "detached")
+    assert (status, record["result"], record["limit"]) == (0, "detached", 100 * M)
     assert "put back where they were" in err
     assert {pid: where(pid) for pid in before} == before
     assert where(born) == before[one.pid]
@@ -490,6 +491,47 @@ def test_of_another_user(target):
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.v2
+@pytest.mark.skipif(os.getuid() != 0, reason="root gives nobody a place of his own")
+def test_without_root_in_a_place_of_ones_own(home):
+    """As in a delegated scope: memrun in one group of it, the process in another."""
+    (top,) = home("own")
+    (top / "cgroup.subtree_control").write_text("+memory")
+    ours, theirs = top / "ours", top / "theirs"
+    for place in (top, ours, theirs):
+        place.mkdir(exist_ok=True)
+        for path in (place, place / "cgroup.procs", place / "cgroup.subtree_control"):
+            os.chown(path, NOBODY, NOBODY)
+    sleeper = subprocess.Popen(["sleep", "1000"], user=NOBODY)
+    (theirs / "cgroup.procs").write_text(str(sleeper.pid))
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            (ours / "cgroup.procs").write_text("0")
+            os.setuid(NOBODY)
+            spec, pids = attach.parse(["--limit", "50M", "--on-oom", "pause", str(sleeper.pid)])
+            found = strangers.find(pids)
+            attach.introduce(spec, found)
+            site = Site(script=hand.LET_GO)
+            stay = attach.Attachment(site, spec, found)
+            moved = under(sleeper.pid)
+            back = stay.rid() and where(sleeper.pid)[""].endswith("/theirs")
+            stay.group.remove()
+            stay.close()
+            site.close()
+            status = 0 if moved and back else 2
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    sleeper.kill()
+    sleeper.wait()
+    for place in (ours, theirs):
+        place.rmdir()
 
 
 def test_all_or_nobody(target, home, monkeypatch):
