@@ -121,7 +121,8 @@ class Findings:
             f"at once        up to {len(most.jobs)}, within {format_size(max((this.memory for this in self.rounds), default=0))}"
         ]
         chain = self.chain if len(self.chain) <= 6 else [*self.chain[:3], "...", *self.chain[-2:]]
-        found.append(f"longest chain  {_number(len(self.chain), 'job')}: {' -> '.join(chain)}")
+        if chain:
+            found.append(f"longest chain  {_number(len(self.chain), 'job')}: {' -> '.join(chain)}")
         if self.budget is None:
             found.append("memory         no budget: nothing waits for it")
         elif short:

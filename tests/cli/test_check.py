@@ -44,7 +44,7 @@ round  memory  starts
     3    110M  align[sample=a,n=2] 100M   (3 more wait for memory)
     4    110M  align[sample=b,n=1] 100M   (2 more wait for memory)
     5    110M  align[sample=b,n=2] 100M   (1 more waits for memory)
-    6    110M  align[sample=c,n=1] 1G
+    6    110M  align[sample=c,n=1] 100M
     7     60M  sum 50M
 
 at once        up to 2, within 110M
