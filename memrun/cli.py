@@ -129,10 +129,11 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
     if not spec.command:
         raise errors.UsageError("no command was given", "Try: memrun --limit 500M -- COMMAND")
     spec.mask = mask
+    who = _whose(spec)
     if spec.report:
         from memrun import report
 
-        report.check_writable(spec.report, _whose(spec))
+        report.check_writable(spec.report, who)
     claim = Claim(spec.name, insist="name" in spec.asked)
     try:
         record = _live(spec)
@@ -145,7 +146,7 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
 
 
 def _whose(spec: Spec) -> Identity | None:
-    """Whose files those of the run are, if not ours."""
+    """Whose files those of the run are, if not ours. Asked first: who may not be somebody else need not get as far as a group."""
     if not spec.user and not spec.group:
         return None
     from memrun.identity import look_up
@@ -279,7 +280,7 @@ def _tell_unstarted(spec: Spec, error: errors.MemrunError) -> None:
     if spec.report:
         from memrun import report
 
-        report.write(spec.report, report.to_json(unstarted(spec, error.status)))
+        report.write(spec.report, report.to_json(unstarted(spec, error.status)), _whose(spec))
 
 
 def _die_of_it(number: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from memrun.errors import MemrunError
+from memrun.errors import FAILED, LaunchError
 from memrun.identity import acting_as, as_whom, is_own_descriptor
 
 TYPE_CHECKING = False
@@ -26,8 +26,11 @@ LARGEST = 1 << 20  # bytes of a file; the kernel takes 2 MiB or so of arguments 
 BLANK = " \t"
 
 
-class EnvFileError(MemrunError):
+class EnvFileError(LaunchError):
     """An environment file cannot be read, or not be understood."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, FAILED, remedy)
 
 
 def inherited(names: Sequence[str]) -> dict[str, str]:
@@ -48,21 +51,33 @@ def read(path: str, who: Identity | None) -> dict[str, str]:
     """One environment file, read with the rights of the user that the command is run as. '-FILE' need not exist."""
     optional = path.startswith("-")
     path = path.removeprefix("-")
-    content = acting_as(None if is_own_descriptor(path) else who, lambda: _content(path, who, optional=optional))
-    return parse(os.fsdecode(content), path)
+    if not is_own_descriptor(path):
+        return parse(os.fsdecode(_content(path, who, optional=optional)), path)
+    if path not in _read_once:  # a pipe says it only once, and a second attempt wants it, too
+        _read_once[path] = parse(os.fsdecode(_content(path, None, optional=optional)), path)
+    return _read_once[path]
+
+
+_read_once: dict[str, dict[str, str]] = {}
 
 
 def _content(path: str, who: Identity | None, *, optional: bool) -> bytes:
     try:
-        with open(path, "rb") as file:
-            content = file.read(LARGEST + 1)
-    except OSError as e:
-        if optional and isinstance(e, FileNotFoundError):
+        content = acting_as(who, lambda: _read(path))
+    except FileNotFoundError as e:
+        if optional:
             return b""
-        raise EnvFileError(f"cannot read the environment file {path}{as_whom(who)}: {os.strerror(e.errno or 0)}") from None
+        raise EnvFileError(f"cannot read the environment file {path}{as_whom(who)}: {e.strerror}") from None
+    except OSError as e:
+        raise EnvFileError(f"cannot read the environment file {path}{as_whom(who)}: {e.strerror}") from None
     if len(content) > LARGEST:
         raise EnvFileError(f"the environment file {path} is larger than 1M")
     return content
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(LARGEST + 1)
 
 
 def parse(text: str, where: str) -> dict[str, str]:

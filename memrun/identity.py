@@ -17,7 +17,7 @@ import os
 import select
 
 from memrun import signals
-from memrun.errors import FAILED, MemrunError
+from memrun.errors import FAILED, LaunchError, MemrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ NOBODY_AT_ALL = (1 << 32) - 1  # (uid_t) -1: to setresuid it means "leave it as 
 OWN_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 
 
-class IdentityError(MemrunError):
+class IdentityError(LaunchError):
     """There is no such user or group, or memrun may not run a command as them."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, FAILED, remedy)
 
 
 class Identity:
@@ -191,7 +194,7 @@ def acting_as(who: Identity | None, act: Callable[[], bytes | None]) -> bytes:
     if said[:1] == b"2":
         raise OSError(int(said[1:]), os.strerror(int(said[1:])))
     what, _, remedy = said[1:].decode(errors="replace").partition("\0")
-    raise MemrunError(what or f"what was to be done as user {who.name} came to no end", remedy)
+    raise IdentityError(what or f"what was to be done as user {who.name} came to no end", remedy)
 
 
 def opened_as(who: Identity | None, path: str, flags: int, mode: int = 0o666) -> int:

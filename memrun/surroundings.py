@@ -59,10 +59,7 @@ class Surroundings:
     def after(self) -> None:
         """In the child, in its group."""
         if self.who is not None:
-            try:
-                identity.become(self.who)
-            except identity.IdentityError as e:
-                raise LaunchError(e.what, FAILED) from None
+            identity.become(self.who)
         for target, path in self.files.items():
             self._open(target, path)
         if self.working_dir:

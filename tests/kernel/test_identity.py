@@ -262,6 +262,25 @@ def test_a_user_with_all_the_processes_that_it_may_have(memrun):
     )
 
 
+def test_a_report_of_what_was_not_started_is_that_user_s_too(memrun, theirs, secret):
+    for place in (theirs, secret.parent):
+        done = memrun("--user", "nobody", "--report", f"{place}/report", "--env-file", "/no/such", "--", "true")
+        assert (done.returncode, done.stdout) == (125, "")
+    assert json.loads((theirs / "report").read_text())["result"] == "launch"
+    assert owner(theirs / "report") == (NOBODY.pw_uid, NOBODY.pw_gid)
+    assert [path.name for path in secret.parent.iterdir()] == ["secret"]
+
+
+def test_variables_from_a_pipe_are_there_at_every_attempt(memrun):
+    told, tell = os.pipe()
+    os.write(tell, b"A=from a pipe\n")
+    os.close(tell)
+    words = ["--user", "nobody", "--env-file", f"/dev/fd/{told}", "--restart", "on-failure", "--attempts", "2", "--delay", "0"]
+    done = memrun(*words, "--", "sh", "-c", "echo $A; exit 1", pass_fds=[told])
+    os.close(told)
+    assert done.stdout == "from a pipe\n" * 2
+
+
 def test_a_pipe_that_nobody_reads_holds_nobody_up(memrun, theirs):
     os.mkfifo(theirs / "fifo")
     done = memrun("--stdout", f"{theirs}/fifo", "--", "true")
