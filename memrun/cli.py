@@ -31,6 +31,7 @@ SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio ta
 
 USAGE = """\
 memrun --limit 5M -- ./mem-allocate     run a command under a memory limit
+memrun up FILE [JOB...]                 run a job file within one budget of memory
 memrun ps | top | show NAME             what runs under memrun, and how it fares
 memrun logs [-f] NAME | events [-f]     what a job has written; what has happened
 memrun raise NAME SIZE                  give a running or paused job another limit (7M, +2G, x1.5)
@@ -339,6 +340,12 @@ def _verb(name: str) -> Callable[[list[str], frozenset[int]], int]:
     return act
 
 
+def _up(words: list[str], mask: frozenset[int]) -> int:
+    from memrun.up import main as up
+
+    return up(words, mask)
+
+
 ASKING = (
     "ps",
     "raise",
@@ -359,6 +366,7 @@ ASKING = (
 VERBS: dict[str, Callable[[list[str], frozenset[int]], int]] = {
     "run": one_shot,
     "attach": _attach,
+    "up": _up,
     "doctor": _doctor,
     "check": _check,
     **{name: _verb(name) for name in ASKING},

@@ -51,13 +51,13 @@ class Answerer(Protocol):
         """Somebody was turned away: to be logged."""
 
 
-async def serve(answerer: Answerer, remark: Callable[[str], None], over: trio.Event) -> None:
-    """Listen until it is over. Where there is no place for a socket the job runs all the same; `remark` is told."""
+async def serve(answerer: Answerer, remark: Callable[[str], None], over: trio.Event, pid: int = 0) -> None:
+    """Listen until it is over, under the pid by which we are known (ours). Where there is no place for a socket the job runs all the same; `remark` is told."""
     place = directory(make=True)
     if place is None:
         remark("no directory for a control socket: this job cannot be raised, paused or listed from outside")
         return
-    path = f"{place}/{os.getpid()}.sock"
+    path = f"{place}/{pid or os.getpid()}.sock"
     try:
         wire = _bound(path)
     except OSError as e:

@@ -159,6 +159,8 @@ async def _raise(run: Run, words: Words) -> Words:
     limit = adjusted(str(words.get("size", "")), before, run.site.whole())
     if limit is not None and limit < FLOOR:
         raise RefusedError(f"a limit of {format_size(limit)} is below the floor of {format_size(FLOOR)}")
+    if run.usher is not None:
+        run.usher.allow(run, limit)
     if limit is not None and (before is None or limit < before):
         await _make_room(run, limit, squeeze=bool(words.get("reclaim")))
     held = isinstance(run.state.phase, states.Paused | states.Lent)

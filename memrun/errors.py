@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 SUCCESS = 0
+SOME_FAILED = 1  # of a batch: each job's own status is in its record
 TIMED_OUT = 124  # GNU timeout
 FAILED = 125  # memrun itself (GNU env, timeout, docker)
 NOT_EXECUTABLE = 126  # found, but cannot be run (POSIX shells)

@@ -173,11 +173,11 @@ def is_own_descriptor(path: str) -> bool:
     return any(path.startswith(folder) and path[len(folder) :].isdigit() for folder in OWN_DESCRIPTORS)
 
 
-def acting_as(who: Identity | None, act: Callable[[], bytes | None]) -> bytes:
+def acting_as(who: Identity | None, act: Callable[[], bytes]) -> bytes:
     """The answer of `act`, which is done with the rights of `who`: by a forked copy, where those are not ours.
-    A MemrunError or OSError in there is raised here."""
+    A MemrunError in there is raised here."""
     if who is None or who.groups is None:
-        return act() or b""
+        return act()
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -191,8 +191,6 @@ def acting_as(who: Identity | None, act: Callable[[], bytes | None]) -> bytes:
         os.waitpid(pid, 0)
     if said[:1] == b"0":
         return said[1:]
-    if said[:1] == b"2":
-        raise OSError(int(said[1:]), os.strerror(int(said[1:])))
     what, _, remedy = said[1:].decode(errors="replace").partition("\0")
     raise IdentityError(what or f"what was to be done as user {who.name} came to no end", remedy)
 
@@ -203,12 +201,17 @@ def opened_as(who: Identity | None, path: str, flags: int, mode: int = 0o666) ->
         return os.open(path, flags, mode)
     import socket  # 6 ms, and only where somebody else's file is kept open
 
-    def act() -> None:
-        socket.send_fds(theirs, [b"."], [os.open(path, flags, mode)])
+    def act() -> bytes:
+        try:
+            socket.send_fds(theirs, [b"."], [os.open(path, flags, mode)])
+        except OSError as e:
+            return b"%d" % (e.errno or errno.EIO)
+        return b""
 
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        acting_as(who, act)
+        if failed := acting_as(who, act):
+            raise OSError(int(failed), os.strerror(int(failed)), path)
         _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
     os.set_inheritable(fd, False)
     return fd
@@ -226,16 +229,14 @@ def _listen(told: int) -> bytes:
     return b""
 
 
-def _act(who: Identity, act: Callable[[], bytes | None], tell: int) -> NoReturn:
+def _act(who: Identity, act: Callable[[], bytes], tell: int) -> NoReturn:
     status = FAILED
     try:
         become(who)
-        answer = b"0" + (act() or b"")
+        answer = b"0" + act()
         status = 0
     except MemrunError as e:
         answer = f"1{e.what}\0{e.remedy}".encode(errors="replace")
-    except OSError as e:
-        answer = b"2%d" % (e.errno or errno.EIO)
     except BaseException as e:  # noqa: BLE001  (a forked copy of memrun must not go on as a second memrun)
         answer = f"1as user {who.name}: {e}".encode(errors="replace")
     try:

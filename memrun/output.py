@@ -33,8 +33,6 @@ from memrun.report import clean
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from memrun.identity import Identity
-
 PIPE = 1 << 20  # bytes
 CHUNK = 1 << 16  # bytes that are copied between two looks at everything else
 LONGEST = 1 << 16  # bytes of a line on the terminal
@@ -105,12 +103,12 @@ class Sink:
         return bool(data)
 
 
-def open_sink(path: str, most: int | None, keep: int, pipe: int = PIPE, who: Identity | None = None) -> Sink:
+def open_sink(path: str, most: int | None, keep: int, pipe: int = PIPE) -> Sink:
     """A log file, opened now: MemrunError where that cannot be. `most`: bytes of it, and of each of the `keep` older ones
-    (`path`.1 is the youngest); None: the file itself is what the job writes to. `who`: whom the job runs as, and whose the files are to be."""
+    (`path`.1 is the youngest); None: the file itself is what the job writes to."""
     if most is None:
-        return Sink(None, logfile.plain(path, who))
-    return _behind(logfile.Rotated(path, most, keep, who), pipe)
+        return Sink(None, logfile.plain(path))
+    return _behind(logfile.Rotated(path, most, keep), pipe)
 
 
 def prefixed(name: str, write: Callable[[bytes], object], width: int = 0, pipe: int = PIPE) -> Sink:

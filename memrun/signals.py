@@ -23,6 +23,7 @@ NUMBERS: dict[str, int] = {
 NAMES: dict[int, str] = {number: name for name, number in NUMBERS.items() if name not in {"CLD", "POLL", "IOT"}}
 KILL, TERM, INT, HUP, CONT = (NUMBERS[n] for n in ("KILL", "TERM", "INT", "HUP", "CONT"))
 USR1, USR2, WINCH, CHLD, STOP, QUIT = (NUMBERS[n] for n in ("USR1", "USR2", "WINCH", "CHLD", "STOP", "QUIT"))
+SI_KERNEL = 0x80
 HEARD = (TERM, INT, HUP, USR1, USR2, WINCH)  # what memrun answers for; everything else does what it always does
 
 
@@ -48,6 +49,12 @@ def block(numbers: Iterable[int]) -> frozenset[int]:
 def set_mask(numbers: Iterable[int]) -> frozenset[int]:
     """Set the mask to exactly these; returns the mask before."""
     return frozenset(int(n) for n in _signal.pthread_sigmask(_signal.SIG_SETMASK, numbers))
+
+
+def wait(numbers: Iterable[int]) -> tuple[int, bool]:
+    """Wait for one of these signals, which are blocked: its number, and whether the kernel sent it (a terminal's Ctrl-C)."""
+    found = _signal.sigwaitinfo(numbers)
+    return int(found.si_signo), found.si_code == SI_KERNEL
 
 
 def every() -> set[int]:

@@ -70,6 +70,9 @@ class Usher(Protocol):
     def ask(self, run: Run, limit: int) -> None:
         """It is held at its limit, and wants this one: Granted or Denied."""
 
+    def allow(self, run: Run, limit: int | None) -> None:
+        """A person wants to give it this limit: RefusedError where it is not to be had."""
+
     def may_lend(self, run: Run) -> bool:
         """Whether it may have a little more than its limit for a moment."""
 
@@ -95,6 +98,7 @@ class Run:
         self._listening: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._failure: MemrunError | None = None
+        self._begun = False
         self._settled = False  # nothing of the current attempt is left, and its descriptors are closed
         self._send, self._mail = trio.open_memory_channel[events.Event](MAILBOX)
 
@@ -110,8 +114,14 @@ class Run:
     def command(self, event: events.Event) -> None:
         """One event from outside, acted upon before this returns."""
         self.step(event)
-        if self.record is None:
-            self.send(events.Rang(trio.current_time()))  # the hand looks at its alarm again
+        self._wake()
+
+    def _wake(self) -> None:
+        """The hand looks at its alarm, and whether it is over, again."""
+        try:
+            self.send(events.Rang(trio.current_time()))
+        except trio.ClosedResourceError:
+            return  # it is over
 
     async def live(self, signal_fd: int = -1) -> Record:
         """Watch and act until the policy says Finish; the record of the whole run."""
@@ -144,11 +154,17 @@ class Run:
     async def _work(self) -> None:
         assert self._nursery is not None
         self._watch()
-        age = time.monotonic() - self.attempt.began  # it was started before trio was there
-        self.step(events.Launched(trio.current_time() - age, self.attempt.group.limit))
+        self.begin()
         while self.record is None:
             self.step(await self._next_event())
         self._nursery.cancel_scope.cancel()
+
+    def begin(self) -> None:
+        """It is launched. Called before `live` where something may be asked of the run before that has got under way."""
+        if not self._begun:
+            self._begun = True
+            age = time.monotonic() - self.attempt.began  # it was started before trio was there
+            self.step(events.Launched(trio.current_time() - age, self.attempt.group.limit))
 
     def shares_terminal(self) -> bool:
         """Whether the command is in our own process group, so that what the terminal sends reaches it as well."""
@@ -301,9 +317,10 @@ class Run:
             self.step(events.LaunchFailed(trio.current_time()))
             if self.record is not None:
                 self.record.note = str(e)
-            return
-        self._watch()
-        self.step(events.Launched(trio.current_time(), self.attempt.group.limit))
+        else:
+            self._watch()
+            self.step(events.Launched(trio.current_time(), self.attempt.group.limit))
+        self._wake()  # it need not have been the hand's own doing
 
     def _finish(self, why: str) -> None:
         self.record = self.records[-1].whole(self.records)

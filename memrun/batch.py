@@ -1,0 +1,359 @@
+"""A job file's jobs within one budget: who may start, who is given more, when it is over. One scheduler, one hand for all of it.
+
+Each job that runs has a Run of its own (supervisor.py) with its own policy; this room is the usher between them: it holds the
+budget. One loop looks at all of it (`_shuffle`) whenever something has changed, asks plan.py, and carries out what that says, so
+that starts, grants and further attempts can never be decided from two sides.
+
+    waiting for others -> queued (a claim on the budget) -> started (a Run) -> ... -> done (an Outcome)
+                              ^                                |
+                              +---- wants another attempt -----+
+
+The sum of the limits of what runs, of what is being started, and of what was promised, is never above the budget. A limit in use is what
+the group has, as the kernel gave it back.
+
+The end: when all jobs that are no services are done, services are stopped, the last that was started first. Stopped by a signal:
+nothing is started any more, what runs is stopped (and killed when that is said again), and counts as interrupted: the next
+`up` runs it again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from memrun import events
+from memrun.claims import Claims
+from memrun.entries import Entry
+from memrun.errors import MemrunError
+from memrun.jobs import Outcome
+from memrun.record import Record
+from memrun.supervisor import Run, rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from memrun.berth import Berths
+    from memrun.job import Site
+    from memrun.jobs import Batch, Job, Need
+    from memrun.ledger import Ledger
+    from memrun.output import Sink
+
+SILENT = (events.Crossed, events.Pressed, events.Rang, events.SignalAsked)  # events after which nobody has more or less memory
+
+
+class Scheduler:
+    """The jobs of one file. `told` hears (entry, event or Tell or Outcome) of everything that happens."""
+
+    def __init__(self, site: Site, batch: Batch, ledger: Ledger, berths: Berths) -> None:
+        self.site, self.batch, self.ledger, self.berths = site, batch, ledger, berths
+        self.claims = Claims(site, site.size(batch.memory), batch.parallel)
+        self.entries: dict[str, Entry] = {}
+        self.ending = ""  # '' | 'stopping' | 'killing'
+        self.told: Callable[[Entry, object], None] = lambda _entry, _what: None
+        self.over = trio.Event()
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._launched: dict[Run, Entry] = {}  # in this order
+        self._waiting: dict[str, Entry] = {}  # for others
+        self._look = True  # somebody's needs may have been met
+        self._unsynced = False
+        for job in batch.jobs:
+            self.add(job)
+
+    # Jobs come and go
+
+    def add(self, job: Job) -> Entry:
+        """One more."""
+        entry = self.entries[job.name] = Entry(job, self.site.size(job.spec.limit))
+        entry.since = trio.current_time()
+        self._waiting[job.name] = entry
+        self._look = True
+        return entry
+
+    def remember(self, entry: Entry, outcome: Outcome) -> None:
+        """It was done in an earlier run."""
+        entry.outcome = outcome
+        entry.over.set()
+        self._waiting.pop(entry.name, None)
+
+    def drop(self, entry: Entry, why: str) -> None:
+        """It is not in the file any more."""
+        if entry.waiting:
+            del self.entries[entry.name]
+            self._waiting.pop(entry.name, None)
+            self.claims.leave([entry])
+        elif not entry.done:
+            entry.why = why
+            self.stop_one(entry)
+
+    def change_definition(self, entry: Entry, job: Job) -> None:
+        """The file says something else of it now: what runs is restarted, what waits is as if it had always been so."""
+        entry.job = job
+        if entry.waiting:
+            self.claims.leave([entry])
+            entry.limit, entry.rank = self.site.size(job.spec.limit), -1
+            self._look = True
+        elif entry.run is not None and not entry.done:
+            entry.new_limit = self.site.size(job.spec.limit)
+            entry.run.rule = rule_of(job.spec, self.site)
+            entry.run.command(events.RestartAsked(trio.current_time()))
+        self.change()
+
+    # The whole life of it
+
+    async def live(self) -> list[Outcome]:
+        """Until all is done; what became of each, in the file's order."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._changed.set()
+            while not self._over():
+                await self._changed.wait()
+                self._changed = trio.Event()
+                await self._shuffle()
+            await self._stop_services()
+        self._sync()
+        self.over.set()
+        return [entry.outcome for entry in self.entries.values() if entry.outcome is not None]
+
+    def change(self) -> None:
+        """Something may be possible that was not."""
+        self._changed.set()
+
+    def _over(self) -> bool:
+        batch = [entry for entry in self.entries.values() if not entry.job.service]
+        return all(entry.done for entry in batch or self.entries.values())
+
+    async def _stop_services(self) -> None:
+        """In reverse order of their start, each before the next."""
+        for entry in list(self.entries.values()):
+            if entry.waiting:
+                self._done(entry, Outcome(entry.name, "skipped", why="everything else was done before it could start"))
+        for entry in reversed(self._launched.values()):
+            if entry.run is not None and not entry.done:
+                self.stop_one(entry)
+                await entry.run.over.wait()
+
+    async def _shuffle(self) -> None:
+        """Everything that can be done now."""
+        if self._look:
+            self._look = False
+            self._skip_and_queue()
+        found = self.claims.plan(trio.current_time(), starts=not self.ending)
+        for name, limit in found.grants:
+            self._grant(self.entries[name], limit)
+        for name in found.gives_way:
+            self._let_give_way(self.entries[name], found.why)
+        starts = [self.entries[name] for name in found.starts]
+        self.claims.promise(starts)
+        for entry in starts:
+            await self._start(entry)
+        self._sync()
+
+    def _sync(self) -> None:
+        if self._unsynced:
+            self._unsynced = False
+            self.ledger.sync()
+
+    def _skip_and_queue(self) -> None:
+        """Whose needs are met is queued; whose can never be is done with, and so may be those who need it."""
+        again = True
+        while again:
+            again = False
+            for entry in list(self._waiting.values()):
+                why = "the run was stopped before it could start" if self.ending else self._hopeless(entry)
+                if why:
+                    self._done(entry, Outcome(entry.name, "skipped", why=why))
+                    again = True
+                elif not entry.queued and all(self._met(need) for need in entry.job.needs):
+                    self.claims.queue(entry)
+
+    def _met(self, need: Need) -> bool:
+        other = self.entries.get(need.job)
+        if other is None:
+            return True
+        if need.until == "started":
+            return other.started or (other.outcome is not None and other.outcome.before)
+        return other.outcome is not None and (need.until == "finished" or other.outcome.ok)
+
+    def _hopeless(self, entry: Entry) -> str:
+        """Why it can never start; '' where it can."""
+        if entry.stopped:
+            return "it was stopped before it could start"
+        if self.batch.on_failure == "stop" and (first := self._first_failure()) and not entry.job.service:
+            return f"{first} has failed, and on_failure is stop"
+        for need in entry.job.needs:
+            other = self.entries.get(need.job)
+            if other is not None and other.outcome is not None and not self._met(need):
+                return f"it needs {need.job}, which ended as {other.outcome.result}"
+        return ""
+
+    def _first_failure(self) -> str:
+        return next((e.name for e in self.entries.values() if e.outcome is not None and not e.outcome.ok), "")
+
+    # Starting
+
+    async def _start(self, entry: Entry) -> None:
+        """Launch what was promised its memory; others are heard in between."""
+        if self.ending or entry.done:
+            entry.reserved = None
+            return
+        limit, run = entry.limit, entry.run
+        self._waiting.pop(entry.name, None)
+        self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
+        if run is None:
+            self._start_first(entry, limit)
+        else:
+            run.enter(lambda: self.berths.make(entry, limit))
+            self._pump(entry)
+        entry.reserved = None
+        await trio.lowlevel.checkpoint()
+
+    def _start_first(self, entry: Entry, limit: int | None) -> None:
+        assert self._nursery is not None
+        try:
+            attempt = self.berths.make(entry, limit)
+        except MemrunError as e:
+            self._done(entry, _unstarted(entry, e))
+            return
+        entry.run = run = Run(self.site, attempt)
+        run.usher = self
+        run.hear = lambda what: self.hear(entry, what)
+        self._launched[run] = entry
+        run.begin()
+        self._pump(entry)
+        self._nursery.start_soon(self._attend, entry, run)
+
+    def _pump(self, entry: Entry) -> None:
+        assert self._nursery is not None
+        for sink in entry.sinks:
+            scope = trio.CancelScope()
+            entry.pumps.append(scope)
+            self._nursery.start_soon(_copy, sink, scope)
+
+    async def _attend(self, entry: Entry, run: Run) -> None:
+        """From its start to its outcome."""
+        try:
+            record = await run.live()
+        except MemrunError as e:
+            self._done(entry, _unstarted(entry, e))
+            return
+        finally:
+            self._close_output(entry)
+            run.over.set()
+        interrupted = bool(self.ending) and record.result == "stopped"
+        self._done(
+            entry,
+            Outcome(entry.name, record.result, len(run.records), record.as_dict(), entry.why or record.note),
+            again=interrupted,
+        )
+
+    def _done(self, entry: Entry, outcome: Outcome, *, again: bool = False) -> None:
+        entry.outcome, entry.reserved = outcome, None
+        entry.over.set()
+        self._waiting.pop(entry.name, None)
+        self._look = True
+        self.claims.leave([entry])
+        again = again or outcome.result == "skipped"
+        self.ledger.ended(entry.name, outcome.result, outcome.why, outcome.record, again=again)
+        self._unsynced = True
+        entry.since = trio.current_time()
+        self.told(entry, outcome)
+        self.change()
+
+    def _close_output(self, entry: Entry) -> None:
+        for scope in entry.pumps:
+            scope.cancel()
+        sinks, entry.sinks, entry.pumps = entry.sinks, [], []
+        for sink in sinks:
+            sink.drain()
+            sink.close()
+
+    # What runs of jobs say, and want: the usher
+
+    def hear(self, entry: Entry, what: events.Event | events.Tell) -> None:
+        """One event of a job's, before it is acted upon."""
+        match what:
+            case events.Launched():
+                entry.started = self._look = True
+                entry.since = trio.current_time()
+                self.ledger.note(entry.name, entry.launches, "launched")
+            case events.Settled(_, result):
+                self._close_output(entry)
+                self.ledger.note(entry.name, entry.launches, "settled", result)
+            case events.Reached() | events.RaiseAsked() | events.PauseAsked() | events.ResumeAsked() | events.Granted():
+                entry.since = trio.current_time()
+                self.ledger.note(entry.name, entry.launches, type(what).__name__.lower(), str(getattr(what, "limit", "")))
+        self.told(entry, what)
+        if not isinstance(what, SILENT):
+            self.change()
+
+    def launch(self, run: Run, limit: int | None) -> None:
+        """It wants another attempt: queued, as old as it is."""
+        entry = self._launched[run]
+        limit, entry.new_limit = (limit, None) if entry.new_limit is None else (entry.new_limit, None)
+        entry.limit = self.claims.clipped(entry, limit)
+        self.claims.queue(entry)
+        self.ledger.grown(entry.name, entry.limit)
+        self.change()
+
+    def ask(self, run: Run, limit: int) -> None:
+        """It is held at its limit: what it wants is claimed, as far as the budget goes at all."""
+        if self.claims.ask(self._launched[run], limit):
+            self.change()
+        else:
+            run.send(events.Denied(trio.current_time()))
+
+    def may_lend(self, run: Run) -> bool:
+        """Only what nobody else was promised."""
+        return self.claims.may_lend(run.attempt.group.limit)
+
+    def allow(self, run: Run, limit: int | None) -> None:
+        """RefusedError where the budget has not got it."""
+        self.claims.allow(self._launched[run], limit)
+
+    def _grant(self, entry: Entry, limit: int) -> None:
+        entry.asks = None
+        if entry.run is not None and entry.paused is not None:
+            entry.run.command(events.Granted(trio.current_time(), limit))
+
+    def _let_give_way(self, entry: Entry, why: str) -> None:
+        entry.asks, entry.why = None, ""
+        if entry.run is not None:
+            self.ledger.note(entry.name, entry.launches, "gives-way", why)
+            self.told(entry, events.Tell("gives-way", why))
+            entry.run.command(events.GiveWayAsked(trio.current_time()))
+
+    # Being ended
+
+    def stop_one(self, entry: Entry, *, now: bool = False) -> None:
+        """End one job; one that has not been started never will be."""
+        entry.stopped = self._look = True
+        if entry.run is not None and not entry.done:
+            at = trio.current_time()
+            entry.run.command(events.KillAsked(at) if now else events.StopAsked(at))
+        self.change()
+
+    def stop(self) -> None:
+        """Nothing is started any more, and what runs is asked to stop; said again, it is killed."""
+        self.ending = "killing" if self.ending else "stopping"
+        self._look = True
+        for entry in self._living():
+            self.stop_one(entry, now=self.ending == "killing")
+        self.change()
+
+    def _living(self) -> Iterable[Entry]:
+        return [entry for entry in self._launched.values() if not entry.done]
+
+
+async def _copy(sink: Sink, scope: trio.CancelScope) -> None:
+    """Until nobody writes any more, or the group is empty."""
+    with scope:
+        if not scope.cancel_called:
+            await sink.pump()
+
+
+def _unstarted(entry: Entry, error: MemrunError) -> Outcome:
+    record = Record(entry.name, entry.job.spec.command)
+    record.result, record.status, record.note = "launch", error.status, str(error)
+    return Outcome(entry.name, "launch", entry.launches, record.as_dict(), str(error))

@@ -1,0 +1,211 @@
+"""A batch with everything around it: its view, its desk, its signals, its logs; from the first job to the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from memrun import errors, events, report, signals, summary, view, watch
+from memrun.batch import Scheduler
+from memrun.batchdesk import BatchDesk
+from memrun.berth import Berths
+from memrun.cells import is_live
+from memrun.control import serve
+from memrun.job import iso
+from memrun.jobs import Outcome
+from memrun.progress import progress
+from memrun.units import format_size
+from memrun.up import CHANGED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memrun.entries import Entry
+    from memrun.job import Site
+    from memrun.jobs import Batch, Job, Progress
+    from memrun.ledger import Known, Ledger
+    from memrun.up import Ends, Wish
+
+
+class Show:
+    """One `memrun up`."""
+
+    def __init__(self, wish: Wish, batch: Batch, book: Ledger, site: Site) -> None:
+        self.wish, self.batch, self.book, self.site = wish, batch, book, site
+        self.quiet = "--quiet" in wish.flags
+        self.loud = "--verbose" in wish.flags
+        self.live = is_live(2) and not self.quiet and "--plain" not in wish.flags
+        self.joblog = summary.joblog(wish.values["--joblog"]) if "--joblog" in wish.values else None
+        self._send, self._lines = trio.open_memory_channel[str](float("inf"))
+        shared = frozenset(fd for fd in (1, 2) if self.live and os.isatty(fd))
+        self.berths = Berths(site, shared, lambda text: self.say(text.decode(errors="replace")))
+        self._all_said = trio.Event()
+        self.signal = 0  # that ended it
+        self.began = 0.0
+
+    async def play(self, known: Mapping[str, Known], done: Mapping[str, Outcome], ends: Ends) -> int:
+        """All of it; the exit status."""
+        self.began, started = trio.current_time(), time.time()
+        self.scheduler = Scheduler(self.site, self.batch, self.book, self.berths)
+        self.desk = BatchDesk(self.scheduler, self.say)
+        self.scheduler.told = self.hear
+        self.book.remark = lambda line: self.say(f"memrun: {line}")
+        self._remember(known, done)
+        fd = watch.signal_fd()
+        try:
+            async with trio.open_nursery() as around:
+                around.start_soon(self._look_on)
+                async with trio.open_nursery() as beside:
+                    beside.start_soon(serve, self.desk, self._remark, self.scheduler.over, ends.known_as)
+                    beside.start_soon(self._until_orphaned, ends.orphaned)
+                    beside.start_soon(watch.signals_to, fd, lambda: False, self._obey)
+                    outcomes = await self.scheduler.live()
+                    self.desk.close()
+                    beside.cancel_scope.deadline = trio.current_time() + 0.5  # answers that are under way
+                    beside.cancel_scope.cancel()
+                self._all_said.set()
+        finally:
+            os.close(fd)
+            self.berths.close()
+        return self._conclude(outcomes, started)
+
+    async def _until_orphaned(self, fd: int) -> None:
+        """Who is known as memrun was killed: end it all now, and keep what was done."""
+        await trio.lowlevel.wait_readable(fd)
+        self.signal = signals.KILL
+        self.scheduler.stop()
+        self.scheduler.stop()
+
+    async def _look_on(self) -> None:
+        if self.live:
+            await view.live(self._progress, self._lines, self._all_said)
+        else:
+            await view.plain(self._lines, self._all_said)
+
+    def _progress(self) -> Progress:
+        return progress(self.scheduler, self.began)
+
+    def say(self, line: str) -> None:
+        """One line for whoever started us."""
+        if not self.quiet:
+            self._send.send_nowait(line)
+
+    def _remark(self, line: str) -> None:
+        if self.loud:
+            self.say(f"memrun: {line}")
+
+    def _remember(self, known: Mapping[str, Known], done: Mapping[str, Outcome]) -> None:
+        for entry in self.scheduler.entries.values():
+            found = known.get(entry.name)
+            if found is not None:
+                entry.launches = found.launches
+                changed = found.launches > 0 and found.digest != entry.job.digest
+                if entry.name in done and changed:
+                    self.say(f"memrun: {entry.name}: {CHANGED}")
+                if found.next_limit is not None and not changed and entry.limit is not None:
+                    entry.limit = max(entry.limit, min(found.next_limit, self.scheduler.claims.budget or found.next_limit))
+            if entry.name in done:
+                self.scheduler.remember(entry, done[entry.name])
+
+    # What happens
+
+    def hear(self, entry: Entry, what: object) -> None:
+        """Said, logged, and passed on to those who follow."""
+        self.desk.hear_entry(entry, what)
+        if isinstance(what, events.Launched) and self.loud:
+            self.say(f"memrun: {entry.name}: started with a limit of {format_size(entry.limit_now)}")
+        if isinstance(what, Outcome):
+            if self.joblog is not None:
+                self.joblog.add(what, entry.job)
+            self.say(f"memrun: {view.ended(what, self._progress())}")
+
+    def _obey(self, event: events.Event) -> None:
+        """A signal."""
+        if isinstance(event, events.StopAsked):
+            self.signal = event.signal or 15
+            self.scheduler.stop()
+            self.say(f"memrun: {view.stopping(self._progress())}")
+        elif isinstance(event, events.SignalAsked) and event.signal == 1:
+            self._read_again()
+
+    def _read_again(self) -> None:
+        """SIGHUP: new jobs are added, removed ones stopped, changed ones restarted, the rest is untouched."""
+        from memrun.jobfile import load
+
+        try:
+            batch = load(self.batch.path, only=self.wish.jobs, whole=self.site.whole())
+        except errors.MemrunError as e:
+            self.say(f"memrun: the file is left as it was: {e}")
+            return
+        said = self._apply(batch)
+        self.batch = self.scheduler.batch = batch
+        self.say(f"memrun: {batch.path} was read again: {', '.join(said) or 'nothing has changed'}")
+
+    def _apply(self, batch: Batch) -> list[str]:
+        said = []
+        wanted = {job.name: job for job in batch.jobs}
+        for name, entry in list(self.scheduler.entries.items()):
+            if name not in wanted:
+                self.scheduler.drop(entry, "it is not in the file any more")
+                said.append(f"{name} removed")
+        for name, job in wanted.items():
+            job.spec.mask = next((entry.job.spec.mask for entry in self.scheduler.entries.values()), job.spec.mask)
+            found = self.scheduler.entries.get(name)
+            if found is None:
+                self.scheduler.add(job)
+                said.append(f"{name} added")
+            elif _differ(found.job, job):
+                said.append(f"{name} changed" + (f": {CHANGED}" if found.done else ""))
+                if not found.done:
+                    self.scheduler.change_definition(found, job)
+        self.scheduler.change()
+        return said
+
+    # The end
+
+    def _conclude(self, outcomes: list[Outcome], started: float) -> int:
+        elapsed = trio.current_time() - self.began
+        outcomes = [outcome for outcome in outcomes if not (outcome.before and outcome.result == "skipped")]  # left out as asked
+        if not self.quiet:
+            width = os.get_terminal_size(2).columns if self.live else None
+            _tell(summary.table(outcomes, self.batch, elapsed, width=width))
+        if self.joblog is not None:
+            if self.joblog.failed:
+                _tell(f"memrun: the job log is not complete: {self.joblog.failed}\n")
+            self.joblog.close()
+        if "--report" in self.wish.values:
+            facts = {
+                "memory": self.scheduler.claims.budget,
+                "elapsed": elapsed,
+                "started": iso(started),
+                "ended": iso(time.time()),
+            }
+            whole = summary.report(self.batch, outcomes, facts)
+            report.write(self.wish.values["--report"], json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        if self.scheduler.ending:
+            return errors.died_of(self.signal)
+        return errors.SUCCESS if all(self._fine(outcome) for outcome in outcomes) else errors.SOME_FAILED
+
+    def _fine(self, outcome: Outcome) -> bool:
+        """A service that we stopped has done what it was there for."""
+        entry = self.scheduler.entries.get(outcome.job)
+        service = entry is not None and entry.job.service
+        return outcome.ok or (service and outcome.result in {"stopped", "skipped"})
+
+
+def _differ(one: Job, other: Job) -> bool:
+    return (one.digest, one.spec.asked, one.needs, one.output) != (other.digest, other.spec.asked, other.needs, other.output)
+
+
+def _tell(text: str) -> None:
+    """On stderr; one that is closed is nobody to tell."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return

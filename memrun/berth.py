@@ -1,0 +1,93 @@
+"""Where an attempt of a job lives: its command with {attempt} and {limit} filled in, and the files that its output goes to.
+
+Output goes through pipes that memrun copies (output.py), never straight into a file: so its size is bounded, and neither a full
+disk nor a file that somebody deleted can hold up a job.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import TYPE_CHECKING
+
+from memrun import output, templates
+from memrun.job import Attempt
+from memrun.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memrun.entries import Entry
+    from memrun.job import Site
+    from memrun.options import Spec
+
+
+class Berths:
+    """Makes attempts. Output that goes nowhere else is memrun's own, but what would hit a live view (`shared`: descriptors of ours)
+    goes to `write` in whole lines, each with its job's name in front."""
+
+    def __init__(self, site: Site, shared: frozenset[int], write: Callable[[bytes], None]) -> None:
+        self._site = site
+        self._shared, self._write = shared, write
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """No more attempts."""
+        os.close(self._null)
+
+    def make(self, entry: Entry, limit: int | None) -> Attempt:
+        """The next attempt, launched; MemrunError, and nothing left, where that cannot be."""
+        number = entry.launches + 1
+        spec = filled(entry.job.spec, number, limit)
+        sinks, paths = self._sinks(entry, number, limit)
+        out, err = sinks.get(1), sinks.get(2)
+        spec.streams = (self._null, 1 if out is None else out.fd, 2 if err is None else err.fd)
+        try:
+            attempt = Attempt(self._site, spec, number, limit)
+        except BaseException:
+            for sink in set(sinks.values()):
+                sink.close()
+            raise
+        for sink in set(sinks.values()):
+            sink.handed()
+        entry.launches = number
+        entry.sinks = list(set(sinks.values()))
+        entry.logs = paths
+        return attempt
+
+    def _sinks(self, entry: Entry, number: int, limit: int | None) -> tuple[dict[int, output.Sink], list[str]]:
+        """For stdout (1) and stderr (2), where they are not memrun's own; and the files that they go to."""
+        to, words = entry.job.output, _words(number, limit)
+        wanted = {1: to.stdout or to.log, 2: to.stderr or to.log}
+        wanted = {fd: templates.fill(path, words) for fd, path in wanted.items() if path}
+        pipe = output.PIPE if limit is None else min(output.PIPE, limit // 16)  # what is in it is charged to the job
+        sinks: dict[int, output.Sink] = {}
+        try:
+            for fd, path in wanted.items():
+                same = fd == 2 and path == wanted.get(1)
+                sinks[fd] = sinks[1] if same else output.open_sink(path, to.most, to.keep, pipe)
+            for fd in self._shared - wanted.keys():
+                sinks[fd] = output.prefixed(entry.name, self._write, 0, pipe)
+        except BaseException:
+            for sink in set(sinks.values()):
+                sink.close()
+            raise
+        return sinks, list(dict.fromkeys(wanted.values()))
+
+
+def _words(number: int, limit: int | None) -> dict[str, str]:
+    return {"attempt": str(number), "limit": "infinity" if limit is None else str(limit)}
+
+
+def filled(spec: Spec, number: int, limit: int | None) -> Spec:
+    """A copy of its own for one attempt."""
+    words = _words(number, limit)
+    made = copy.copy(spec)
+    made.command = [templates.fill(word, words) for word in spec.command]
+    made.environment = {name: templates.fill(value, words) for name, value in dict(spec.environment).items()}
+    made.working_dir = templates.fill(spec.working_dir, words)
+    made.env_file = tuple(templates.fill(path, words) for path in spec.env_file)
+    made.asked = {**spec.asked, "limit": spec.asked.get("limit", format_size(limit))}
+    made.limit = limit
+    made.apart = True
+    return made

@@ -1,0 +1,126 @@
+"""The books of a batch's budget: who claims room, who has how much, what is still free. It reckons; plan.py decides, batch.py acts.
+
+A limit in use is what the group has, as the kernel gave it back; what was promised counts from the promise on.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from itertools import count
+from typing import TYPE_CHECKING
+
+from memrun.cgroup import grace
+from memrun.errors import RefusedError
+from memrun.plan import Claim, Holding, order, plan
+from memrun.units import format_size
+
+if TYPE_CHECKING:
+    from memrun.entries import Entry
+    from memrun.job import Site
+    from memrun.plan import Plan
+
+
+class Claims:
+    """`budget`: bytes, None where there is no bound; `parallel`: jobs at a time, services not counted."""
+
+    def __init__(self, site: Site, budget: int | None, parallel: int | None) -> None:
+        self.budget, self.parallel = budget, parallel
+        self._site = site
+        self._ranks = count()
+        self._queue: dict[str, Entry] = {}
+        self._sorted: list[Claim] = []  # of the same, in the plan's order
+        self._busy: dict[str, Entry] = {}
+
+    def queue(self, entry: Entry) -> None:
+        """It claims room for an attempt, as old as it is."""
+        if entry.rank < 0:
+            entry.rank = next(self._ranks)
+        entry.queued = True
+        self._queue[entry.name] = entry
+        insort(self._sorted, Claim(entry.name, entry.limit or 0, entry.rank, self._most(entry)), key=order)
+
+    def leave(self, entries: list[Entry]) -> None:
+        """They claim no more."""
+        names = {entry.name for entry in entries if entry.queued}
+        for entry in entries:
+            entry.queued = False
+            self._queue.pop(entry.name, None)
+        if names:
+            self._sorted = [claim for claim in self._sorted if claim.name not in names]
+
+    def ask(self, entry: Entry, limit: int) -> bool:
+        """Held at its limit, it wants this one, as far as the budget goes at all; False where that is no more than it has."""
+        wanted = self.clipped(entry, limit) or 0
+        if wanted <= entry.held:
+            return False
+        entry.asks, entry.asked = wanted, next(self._ranks)
+        return True
+
+    def clipped(self, entry: Entry, limit: int | None) -> int | None:
+        """As much of a limit as the budget can ever give it: all but what services have."""
+        if limit is None or self.budget is None:
+            return limit
+        services = sum(other.held for other in self._busy.values() if other.job.service and other is not entry)
+        return min(limit, self.budget - services)
+
+    def promise(self, entries: list[Entry]) -> None:
+        """These are about to be started."""
+        self.leave(entries)
+        for entry in entries:
+            entry.reserved = entry.limit or 0
+            self._busy[entry.name] = entry
+
+    def plan(self, now: float, *, starts: bool) -> Plan:
+        """What may be done at once; `starts`: whether anything may be started at all."""
+        self._busy = {name: entry for name, entry in self._busy.items() if entry.busy}
+        holdings = [self._holding(entry, now) for entry in self._busy.values()]
+        return plan(self._sorted if starts else [], holdings, self.budget, self._slots())
+
+    def _slots(self) -> int | None:
+        if self.parallel is None:
+            return None
+        return self.parallel + sum(1 for entry in self._busy.values() if entry.job.service)
+
+    def _most(self, entry: Entry) -> int:
+        """Bytes that it may come to ask for, held at its limit."""
+        spec = entry.job.spec
+        if spec.on_oom != "pause" or spec.grow <= 1 or self.budget is None:
+            return 0
+        ceiling = self._site.size(spec.ceiling)
+        return self.budget if ceiling is None else min(ceiling, self.budget)
+
+    def _holding(self, entry: Entry, now: float) -> Holding:
+        paused = entry.paused
+        if paused is None or paused.by != "limit":
+            entry.asks = None
+        began = entry.run.attempt.began if entry.alive and entry.run is not None else now
+        return Holding(
+            entry.name,
+            entry.held,
+            asks=entry.asks,
+            since=entry.asked,
+            loss=now - began,
+            fixed=entry.job.service or (paused is not None and paused.until is None and entry.asks is None),
+            firm=entry.job.service,
+            most=self._most(entry),
+        )
+
+    @property
+    def committed(self) -> int:
+        """Bytes of the budget that are taken."""
+        return sum(entry.held for entry in self._busy.values())
+
+    def may_lend(self, limit: int | None) -> bool:
+        """Whether a job with this limit may have a little more for a moment: only what nobody else was promised."""
+        return limit is None or self.budget is None or self.committed + grace(limit) <= self.budget
+
+    def allow(self, entry: Entry, limit: int | None) -> None:
+        """A person wants to give it this limit: RefusedError where the budget has not got that."""
+        if self.budget is None:
+            return
+        free = self.budget - self.committed + entry.held
+        if limit is None or limit > free:
+            raise RefusedError(
+                f"the budget of {format_size(self.budget)} has {format_size(free)} for {entry.name} at the most",
+                "Stop, pause or lower something else first",
+            )

@@ -1,0 +1,262 @@
+"""What is known of a job file's jobs, durably: an SQLite database beside the file, one writer at a time.
+
+Every transition is written when it happens. A write is in the kernel's hands at once (so it outlives a SIGKILL of memrun), and
+on the disk with the next `sync`: the batch syncs after completions, many of them together where they come together, because
+an fsync is milliseconds in which nobody else is heard. WAL, so that others may read meanwhile.
+
+The lock is flock(2) on the database itself, shared with the dead man's hand: after a SIGKILL it is free only when the hand has ended
+the jobs and removed their groups, so that no job can run twice at the same time, whoever starts `up` again however quickly.
+SQLite's own locks are POSIX ones, which do not see it.
+
+Where: `.jobs.toml.memrun` beside `jobs.toml`; where nothing can be written there, in $XDG_STATE_HOME/memrun (root: /var/lib/memrun).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from memrun.errors import MemrunError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SCHEMA = 1
+CLEANING = 15.0  # seconds that the hand of a memrun which was killed may take to clean up
+TABLES = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS jobs (
+  name TEXT PRIMARY KEY, digest TEXT, state TEXT, result TEXT, why TEXT, launches INTEGER, next_limit INTEGER, record TEXT);
+CREATE TABLE IF NOT EXISTS transitions (
+  id INTEGER PRIMARY KEY, at REAL, job TEXT, attempt INTEGER, event TEXT, detail TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What earlier runs have left of a job. `state`: 'live' (interrupted, if nobody runs it), 'ended' or 'open' (it may run
+    again); `launches`: attempts so far; `next_limit`: bytes that it had grown to, None where it had not."""
+
+    digest: str
+    state: str
+    result: str
+    why: str
+    launches: int
+    next_limit: int | None
+    record: Mapping[str, object] | None
+
+
+class Ledger:
+    """The database, locked. Where it cannot be written to any more (disk full), the run goes on and `remark` is told, once."""
+
+    def __init__(self, path: str, lock: int, pid: int) -> None:
+        self.path, self.lock = path, lock
+        self.remark: Callable[[str], None] = _on_stderr
+        self._pid = pid
+        self._broken = False
+        self._base = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._prepare()
+        except BaseException:
+            self._base.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._base.execute("PRAGMA journal_mode=WAL")
+        self._base.execute("PRAGMA synchronous=NORMAL")
+        self._base.executescript(TABLES)
+        self._settle_schema()
+        self._about("pid", str(self._pid))
+
+    def _settle_schema(self) -> None:
+        found = self._base.execute("PRAGMA user_version").fetchone()[0]
+        if found > SCHEMA:
+            raise MemrunError(
+                f"{self.path} was written by a newer memrun (schema {found})", "Use that one, or --fresh after removing it"
+            )
+        self._base.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def _about(self, key: str, value: str) -> None:
+        self._write("INSERT OR REPLACE INTO about VALUES (?, ?)", key, value)
+
+    def _write(self, words: str, *values: object) -> None:
+        try:
+            self._base.execute(words, values)
+            self._broken = False
+        except sqlite3.Error as e:
+            if not self._broken:
+                self.remark(f"cannot record what happens in {self.path}: {e}; jobs that end now may be run again by the next up")
+            self._broken = True
+
+    def known(self) -> dict[str, Known]:
+        """All jobs that were ever run from this file."""
+        return _known(self._base)
+
+    def forget(self) -> None:
+        """--fresh: nothing was ever run. Attempts are counted on, so that the logs of earlier ones are kept."""
+        self._write("UPDATE jobs SET state = 'open', result = '', why = '', next_limit = NULL, record = NULL")
+
+    def note(self, job: str, attempt: int, event: str, detail: str = "") -> None:
+        """One transition."""
+        self._write(
+            "INSERT INTO transitions (at, job, attempt, event, detail) VALUES (?, ?, ?, ?, ?)",
+            time.time(),
+            job,
+            attempt,
+            event,
+            detail,
+        )
+
+    def launched(self, job: str, digest: str, attempt: int) -> None:
+        """An attempt is about to be launched: from now on it is interrupted, if nothing else is known of it."""
+        self._write(
+            "INSERT INTO jobs (name, digest, state, result, why, launches) VALUES (?, ?, 'live', '', '', ?) ON CONFLICT (name) "
+            "DO UPDATE SET digest = excluded.digest, state = 'live', result = '', why = '', launches = excluded.launches, record = NULL",
+            job, digest, attempt,
+        )  # fmt: skip
+
+    def grown(self, job: str, limit: int | None) -> None:
+        """What its next attempt's limit is to be, in bytes."""
+        self._write("UPDATE jobs SET next_limit = ? WHERE name = ?", limit, job)
+
+    def ended(self, job: str, result: str, why: str, record: Mapping[str, object] | None, *, again: bool = False) -> None:
+        """A job is done with. `again`: it was not finished (or never started), and is to be run by the next `up`."""
+        self._write(
+            "INSERT INTO jobs (name, digest, state, result, why, launches, record) VALUES (?, '', ?, ?, ?, 0, ?) ON CONFLICT (name) "
+            "DO UPDATE SET state = excluded.state, result = excluded.result, why = excluded.why, record = excluded.record",
+            job, "open" if again else "ended", result, why, None if record is None else json.dumps(record),
+        )  # fmt: skip
+
+    def sync(self) -> None:
+        """What was written is on the disk when this returns."""
+        if self._broken:
+            return
+        self._base.execute("PRAGMA synchronous=FULL")
+        self._about("synced", str(time.time()))
+        self._base.execute("PRAGMA synchronous=NORMAL")
+
+    def close(self) -> None:
+        """Let go; the database is one file again."""
+        try:
+            self._base.close()
+        except sqlite3.Error as e:
+            self.remark(f"cannot close {self.path}: {e}")
+        os.close(self.lock)
+
+
+def _known(base: sqlite3.Connection) -> dict[str, Known]:
+    rows = base.execute("SELECT name, digest, state, result, why, launches, next_limit, record FROM jobs")
+    return {
+        name: Known(digest, state, result, why, launches, limit, json.loads(record) if record else None)
+        for name, digest, state, result, why, launches, limit, record in rows
+    }
+
+
+def peek(job_file: str) -> dict[str, Known]:
+    """What is known of its jobs, without a lock; nothing where there is no ledger (or none that can be read)."""
+    path = place(job_file, make=False)
+    if not os.path.exists(path):
+        return {}
+    try:
+        base = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)
+    except sqlite3.Error:
+        return {}
+    try:
+        return _known(base)
+    except sqlite3.Error:
+        return {}
+    finally:
+        base.close()
+
+
+def place(job_file: str, *, make: bool = True) -> str:
+    """The database of a job file (an absolute path)."""
+    folder, name = os.path.split(job_file)
+    beside = f"{folder}/.{name}.memrun"
+    if os.access(beside if os.path.exists(beside) else folder, os.W_OK):
+        return beside
+    key = hashlib.sha256(os.fsencode(job_file)).hexdigest()[:12]
+    return f"{_state_directory(make=make)}/{name}-{key}.memrun"
+
+
+def _state_directory(*, make: bool) -> str:
+    if os.geteuid() == 0:
+        found = "/var/lib/memrun"
+    else:
+        found = f"{os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')}/memrun"
+    if make:
+        os.makedirs(found, 0o700, exist_ok=True)
+    return found
+
+
+def _on_stderr(line: str) -> None:
+    sys.stderr.write(f"memrun: {line}\n")
+
+
+def take(job_file: str, pid: int) -> Ledger:
+    """Lock and open the ledger of a job file, for who is known as `pid`; RefusedError names the pid of who has it."""
+    try:
+        path = place(job_file)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as e:
+        raise MemrunError(f"cannot keep the state of {job_file}: {e.filename}: {os.strerror(e.errno or 0)}") from None
+    try:
+        _lock(job_file, path, lock)
+        return Ledger(path, lock, pid)
+    except (sqlite3.Error, MemrunError) as e:
+        os.close(lock)
+        if isinstance(e, MemrunError):
+            raise
+        raise MemrunError(f"{path} is no state that memrun can use: {e}", "Move it away to begin anew") from None
+
+
+def _lock(job_file: str, path: str, lock: int) -> None:
+    """Refused while its holder lives; who was killed has a hand that is cleaning up, which is waited for."""
+    until = time.monotonic() + CLEANING
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _holder(path)
+            if pid is not None and _lives(pid):
+                raise RefusedError(
+                    f"{job_file} is being run already, by memrun with pid {pid}",
+                    "memrun ps shows its jobs; memrun wait JOB waits for one",
+                ) from None
+            if time.monotonic() > until:
+                raise RefusedError(
+                    f"{job_file} is still being cleaned up after a memrun that was killed", "Try again in a moment"
+                ) from None
+            time.sleep(0.02)  # the only thing to do here is to wait for somebody else's process
+        else:
+            return
+
+
+def _holder(path: str) -> int | None:
+    try:
+        base = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)
+    except sqlite3.Error:
+        return None
+    try:
+        row = base.execute("SELECT value FROM about WHERE key = 'pid'").fetchone()
+        return int(row[0]) if row else None
+    except (sqlite3.Error, ValueError):
+        return None
+    finally:
+        base.close()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False

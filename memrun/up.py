@@ -1,0 +1,168 @@
+"""`memrun up FILE`: the command line of a batch, and the order of its work.
+
+Read the file, take its ledger (who else runs it is refused), spread the hand, open the desk, then let the scheduler run. Signals: the
+first INT or TERM starts nothing new and stops what runs, the second kills it; HUP reads the file again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from memrun import errors, keeper, ledger, report
+from memrun.jobs import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memrun.jobs import Batch, Job
+    from memrun.ledger import Known, Ledger
+
+USAGE = """\
+memrun up FILE [JOB...]        run a job file until it is done; again: goes on where it stopped
+  --fresh                      run everything again, also what is done
+  --only-failed                run again what has failed, and nothing else
+  --dry-run                    say what would be run, and run nothing
+  --joblog FILE                a line for each job as it ends, in GNU parallel's columns, with its peak and limit
+  -r, --report FILE            the records of all jobs, as JSON
+  -q, --quiet                  nothing on stderr but errors
+  -v, --verbose                say when jobs start, too
+  --plain                      no live view, also on a terminal
+Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads the file again.
+"""
+FLAGS = {"--fresh", "--only-failed", "--dry-run", "--quiet", "--verbose", "--plain"}
+VALUES = {"--joblog", "--report"}
+SHORT = {"-q": "--quiet", "-v": "--verbose", "-r": "--report"}
+
+
+class Wish:
+    """The command line."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.flags: set[str] = set()
+        self.values: dict[str, str] = {}
+        self.plain: list[str] = []
+        rest = list(words)
+        while rest:
+            self._take(rest.pop(0), rest)
+        if not self.plain:
+            raise errors.UsageError("memrun up wants a job file", "Try: memrun up jobs.toml")
+        if {"--fresh", "--only-failed"} <= self.flags:
+            raise errors.UsageError("--fresh and --only-failed contradict each other")
+        self.file, *self.jobs = self.plain
+
+    def _take(self, word: str, rest: list[str]) -> None:
+        flag, equals, value = word.partition("=")
+        flag = SHORT.get(flag, flag)
+        if flag in FLAGS and not equals:
+            self.flags.add(flag)
+        elif flag in VALUES:
+            if not equals and not rest:
+                raise errors.UsageError(f"{flag} wants a value (FILE)")
+            self.values[flag] = value if equals else rest.pop(0)
+        elif word.startswith("-") and len(word) > 1:
+            from memrun.options import nearest
+
+            raise errors.UsageError(f"memrun up has no option {flag}", nearest(flag, FLAGS | VALUES) or "See memrun up --help")
+        else:
+            self.plain.append(word)
+
+
+def main(words: list[str], mask: frozenset[int]) -> int:
+    """The verb -> exit status."""
+    if "--help" in words or "-h" in words:
+        sys.stdout.write(USAGE)
+        return errors.SUCCESS
+    wish = Wish(words)
+    for path in wish.values.values():
+        report.check_writable(path)
+    from memrun import cgroup
+    from memrun.job import whole
+    from memrun.jobfile import load
+
+    batch = load(wish.file, only=wish.jobs, whole=whole(cgroup.open_host(os.getpid()).enclosing()))
+    for job in batch.jobs:
+        job.spec.mask = mask
+    if "--dry-run" in wish.flags:
+        return _dry_run(wish, batch)
+    known_as = os.getpid()
+    orphaned, status = keeper.divide()
+    if orphaned < 0:
+        return status
+    return _at_work(wish, batch, known_as, orphaned)
+
+
+def _at_work(wish: Wish, batch: Batch, known_as: int, orphaned: int) -> int:
+    book = ledger.take(batch.path, known_as)
+    try:
+        if "--fresh" in wish.flags:
+            book.forget()
+        return _run(wish, batch, book, Ends(known_as, orphaned))
+    finally:
+        book.close()
+
+
+def what_is_done(wish: Wish, batch: Batch, known: dict[str, Known]) -> dict[str, Outcome]:
+    """Jobs that are not to be run (again), and what became of them."""
+    done: dict[str, Outcome] = {}
+    for job in batch.jobs:
+        found = known.get(job.name)
+        if found is not None and found.state == "ended" and not _again(wish, found):
+            done[job.name] = Outcome(job.name, found.result, found.launches, found.record, found.why, before=True)
+        elif "--only-failed" in wish.flags and (found is None or (found.state != "ended" and found.result != "skipped")):
+            done[job.name] = Outcome(job.name, "skipped", why="it has not failed", before=True)
+    return done
+
+
+def _again(wish: Wish, found: Known) -> bool:
+    return "--only-failed" in wish.flags and found.result != "success"
+
+
+def _changed(job: Job, found: Known | None) -> bool:
+    return found is not None and found.launches > 0 and found.digest != job.digest
+
+
+def _dry_run(wish: Wish, batch: Batch) -> int:
+    """What would be done. Reads the ledger, if there is one; takes no lock and changes nothing."""
+    known = ledger.peek(batch.path)
+    done = what_is_done(wish, batch, {} if "--fresh" in wish.flags else known)
+    for job in batch.jobs:
+        sys.stdout.write(report.clean(f"{job.name}: {_intent(job, done.get(job.name), known.get(job.name))}") + "\n")
+    sys.stdout.write(f"{len(batch.jobs) - len(done)} of {len(batch.jobs)} jobs would be run\n")
+    return errors.SUCCESS
+
+
+def _intent(job: Job, done: Outcome | None, found: Known | None) -> str:
+    if done is not None:
+        said = f"is done ({done.result})" if done.before else f"left out: {done.why}"
+        return said + (f"; {CHANGED}" if _changed(job, found) else "")
+    if found is not None and found.state == "live":
+        return "runs again: it was interrupted"
+    return "runs again" if found is not None and found.launches else "runs"
+
+
+CHANGED = "its definition has changed since; --fresh runs it again"
+
+
+class Ends(NamedTuple):
+    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead."""
+
+    known_as: int
+    orphaned: int
+
+
+def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends) -> int:
+    from memrun.job import Site
+
+    known = book.known()
+    done = what_is_done(wish, batch, known)
+    site = Site(book.lock, pid=ends.known_as)
+    try:
+        import trio
+
+        from memrun.batchrun import Show
+
+        return trio.run(Show(wish, batch, book, site).play, known, done, ends)
+    finally:
+        site.close()

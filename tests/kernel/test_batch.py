@@ -1,0 +1,372 @@
+"""Job files on a real kernel: the budget seen from outside, results, interruption, signals. The same on v1 and v2."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from memrun.cgroup import detect
+
+MEMRUN = [sys.executable, "-m", "memrun"]
+JOBS = int(os.environ.get("MEMRUN_TEST_JOBS", "40"))  # 300 in a long run
+KILLS = int(os.environ.get("MEMRUN_TEST_KILLS", "6"))  # 50 in a long run
+MIB = 1 << 20
+
+
+class File:
+    """A job file, and memruns that run it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = folder / "jobs.toml"
+        self.report = folder / "report.json"
+
+    def write(self, text):
+        self.path.write_text(text)
+        return self
+
+    def start(self, *words):
+        return subprocess.Popen(
+            [*MEMRUN, "up", str(self.path), "--report", str(self.report), *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder,
+        )  # fmt: skip
+
+    def up(self, *words):
+        process = self.start(*words)
+        out, err = process.communicate(timeout=110)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def records(self):
+        return {record["name"]: record for record in json.loads(self.report.read_text())["jobs"]}
+
+    def say(self, verb, *words):
+        return subprocess.run([*MEMRUN, verb, *words], capture_output=True, text=True, timeout=60)
+
+    def rows(self):
+        rows = json.loads(self.say("ps", "--json").stdout)
+        return {row["name"]: row for row in rows if row["file"] == str(self.path)}
+
+    def until(self, name, state, seconds=30):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            row = self.rows().get(name)
+            if row and row["state"] == state:
+                return row
+            time.sleep(0.05)  # asked from outside, as a user would
+        raise AssertionError(f"never {state}: {self.rows()}")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return File(tmp_path)
+
+
+def _names(folder):
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []  # it is over
+
+
+def limits_below(pid):
+    """Limits of the groups of one memrun's jobs, read from the tree as anybody could."""
+    setup = detect.look()
+    name = "memory.limit_in_bytes" if setup.version == "v1" else "memory.max"
+    found = []
+    for run in Path(setup.memory).glob(f"memrun-{pid}-*"):
+        for group in [run / name for name in _names(run)]:
+            try:
+                text = (group / name).read_text().strip() if group.is_dir() else ""
+                if text and (setup.version == "v1" or (group / "cgroup.procs").read_text()):
+                    found.append(0 if text == "max" else int(text))
+            except OSError:
+                continue
+    return [limit for limit in found if limit < 1 << 50]
+
+
+def test_needs_order_results_and_status(file):
+    file.write("""
+[batch]
+memory = "200M"
+[defaults]
+limit = "20M"
+[jobs.one]
+command = "echo one >> order"
+[jobs.two]
+command = ["sh", "-c", "echo two >> order; exit 3"]
+depends_on = ["one"]
+[jobs.three]
+command = "echo three >> order"
+depends_on = { two = "finished" }
+[jobs.four]
+command = "echo four >> order"
+depends_on = ["two"]
+[jobs.missing]
+command = ["/no/such/command"]
+""")
+    done = file.up()
+    assert (file.folder / "order").read_text().split() == ["one", "two", "three"]
+    found = {name: (record["result"], record["exit_code"]) for name, record in file.records().items()}
+    assert found == {
+        "one": ("success", 0), "two": ("exit-code", 3), "three": ("success", 0), "four": ("skipped", None), "missing": ("launch", None),
+    }  # fmt: skip
+    assert done.returncode == 1
+    assert "needs two" in done.stderr
+
+
+def test_finished_stays_finished(file):
+    file.write("""
+[batch]
+memory = "100M"
+[defaults]
+limit = "20M"
+[jobs.good]
+command = "echo good >> ran"
+[jobs.bad]
+command = "echo bad >> ran; test -e fixed"
+[jobs.after]
+command = "echo after >> ran"
+depends_on = ["bad"]
+""")
+    assert file.up().returncode == 1
+    again = file.up()
+    assert again.returncode == 1
+    assert sorted((file.folder / "ran").read_text().split()) == ["bad", "good"]
+    (file.folder / "fixed").touch()
+    assert file.up("--only-failed").returncode == 0
+    assert sorted((file.folder / "ran").read_text().split()) == ["after", "bad", "bad", "good"]
+    assert file.up("--fresh").returncode == 0
+    assert len((file.folder / "ran").read_text().split()) == 7
+    assert file.up().returncode == 0
+    assert len((file.folder / "ran").read_text().split()) == 7
+    said = file.up("--dry-run")
+    assert said.returncode == 0
+    assert "0 of 3 jobs would be run" in said.stdout
+
+
+def test_a_budget_is_never_exceeded_and_every_job_is_accounted_for(file, hog):
+    """Random limits and behaviours; the sum of the limits is read from the tree while it runs."""
+    rng = random.Random(JOBS)
+    ways = {
+        "fine": ("touch 4", "success"),
+        "leak": ("touch 200", "oom-kill"),
+        "three": ("exit 3", "exit-code"),
+        "crash": ("kill -SEGV $$", "signal"),
+        "hang": ("sleep 1000", "timeout"),
+        "daemon": ("setsid sleep 1000 & exit 0", "success"),
+    }
+    text = ['[batch]\nmemory = "300M"\n[defaults]\ntimeout = "1s"\nstop_timeout = "100ms"\n']
+    wanted = {}
+    for number in range(JOBS):
+        way = rng.choice(list(ways))
+        words, wanted[f"{way}-{number}"] = ways[way]
+        command = f"{hog} {words}" if words.startswith("touch") else words
+        text.append(f"[jobs.{way}-{number}]\ncommand = '''{command}'''\nlimit = \"{rng.randint(12, 150)}M\"\n")
+    file.write("".join(text))
+    process = file.start()
+    highest = looks = 0
+    while process.poll() is None:
+        highest, looks = max(highest, sum(limits_below(process.pid))), looks + 1
+        time.sleep(0.002)  # there may be one processor only
+    process.communicate()
+    assert {name: record["result"] for name, record in file.records().items()} == wanted
+    assert 100 * MIB < highest <= 300 * MIB, (highest, looks)
+    assert process.returncode == 1
+
+
+def test_a_second_up_is_refused_with_the_pid_of_the_first(file):
+    file.write('[jobs.long]\ncommand = "echo there; sleep 100"\nlimit = "20M"\n')
+    first = file.start("-v")
+    file.until("long", "RUNNING")
+    second = file.up()
+    assert second.returncode == 125
+    assert f"pid {first.pid}" in second.stderr
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=30)
+    assert first.returncode == 130
+    assert "stopping" in err
+    assert file.records()["long"]["result"] == "stopped"
+
+
+def test_interrupted_jobs_run_again(file):
+    file.write("""
+[defaults]
+limit = "20M"
+[jobs.quick]
+command = "echo quick >> ran"
+[jobs.slow]
+command = "echo slow >> ran; test -e go || sleep 100"
+depends_on = ["quick"]
+""")
+    process = file.start()
+    file.until("slow", "RUNNING")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    (file.folder / "go").touch()
+    assert file.up().returncode == 0
+    assert (file.folder / "ran").read_text().split() == ["quick", "slow", "slow"]
+
+
+def test_killed_at_any_moment_no_job_is_lost_or_runs_twice_at_a_time(file):
+    jobs = 20
+    file.write(f"""
+[batch]
+memory = "200M"
+[jobs.j]
+array = "1-{jobs}"
+command = '''mkdir lock.{{index}} || echo twice >> wrong; sleep 0.0{{index}}; rmdir lock.{{index}}; echo {{index}} >> ran'''
+limit = "20M"
+""")
+    rng = random.Random(1)
+    for _ in range(KILLS):
+        process = file.start("-q")
+        time.sleep(rng.uniform(0.1, 0.9))  # any moment will do
+        process.kill()
+        process.communicate()
+        for lock in file.folder.glob("lock.*"):
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline and any(limits_below(process.pid)):
+                time.sleep(0.01)
+            lock.rmdir()
+    assert file.up().returncode == 0
+    assert not (file.folder / "wrong").exists()
+    assert {int(word) for word in (file.folder / "ran").read_text().split()} == set(range(1, jobs + 1))
+    assert {record["result"] for record in file.records().values()} == {"success"}
+
+
+def test_paused_jobs_are_raised_from_the_budget_and_never_wait_for_each_other_for_ever(file, hog):
+    file.write(f"""
+[batch]
+memory = "120M"
+[defaults]
+limit = "30M"
+on_oom = "pause"
+grow = 2
+[jobs.a]
+command = ["{hog}", "touch", "50"]
+[jobs.b]
+command = ["{hog}", "touch", "80"]
+[jobs.c]
+command = ["{hog}", "touch", "80"]
+[jobs.d]
+command = ["{hog}", "touch", "50"]
+""")
+    process = file.start()
+    highest = 0
+    while process.poll() is None:
+        highest = max(highest, sum(limits_below(process.pid)))
+        time.sleep(0.002)
+    _, err = process.communicate()
+    records = file.records()
+    assert {record["result"] for record in records.values()} == {"success"}, err
+    assert highest <= 120 * MIB
+    assert any(record["raises"] for record in records.values())
+    assert process.returncode == 0
+
+
+def test_only_memory_failures_grow(file, hog):
+    file.write(f"""
+[batch]
+memory = "200M"
+[defaults]
+on_oom = "restart"
+grow = 2
+delay = "10ms"
+[jobs.big]
+command = ["{hog}", "touch", "50"]
+limit = "20M"
+log = "logs/{{job}}.{{attempt}}.log"
+[jobs.other]
+command = "echo limit {{limit}} attempt {{attempt}}; exit 1"
+limit = "20M"
+restart = "on-failure"
+attempts = 2
+log = "logs/{{job}}.{{attempt}}.log"
+""")
+    assert file.up().returncode == 1
+    big, other = file.records()["big"], file.records()["other"]
+    assert big["result"] == "success"
+    assert [attempt["limit"] for attempt in big["attempts"]] == [20 * MIB, 40 * MIB, 80 * MIB]
+    assert other["result"] == "exhausted"
+    assert [attempt["limit"] for attempt in other["attempts"]] == [20 * MIB, 20 * MIB]
+    logs = file.folder / "logs"
+    assert sorted(path.name for path in logs.iterdir()) == ["big.1.log", "big.2.log", "big.3.log", "other.1.log", "other.2.log"]
+    assert (logs / "other.2.log").read_text() == f"limit {20 * MIB} attempt 2\n"
+
+
+def test_services_live_beside_batch_jobs_and_end_in_reverse_order(file):
+    file.write("""
+[batch]
+memory = "200M"
+[defaults]
+limit = "20M"
+[jobs.base]
+command = "trap 'echo base >> ended; exit 0' TERM; while :; do sleep 1 & wait; done"
+restart = "always"
+[jobs.web]
+command = "trap 'echo web >> ended; exit 0' TERM; touch ready; while :; do sleep 1 & wait; done"
+restart = "always"
+depends_on = { base = "started" }
+[jobs.work]
+command = "until test -e ready; do sleep 0.05; done; echo work >> ended"
+depends_on = { web = "started" }
+""")
+    done = file.up()
+    assert (file.folder / "ended").read_text().split() == ["work", "web", "base"], done.stderr
+    assert done.returncode == 0
+
+
+def test_hup_reads_the_file_again(file):
+    service = "[jobs.{0}]\ncommand = 'echo {0} {1} >> ran; sleep 1000'\nrestart = 'always'\n"
+    head = '[defaults]\nlimit = "20M"\nstop_timeout = "100ms"\n'
+    file.write(head + service.format("kept", 1) + service.format("changed", 1) + service.format("gone", 1))
+    process = file.start()
+    before = {name: file.until(name, "RUNNING")["pid"] for name in ("kept", "changed", "gone")}
+    file.write(head + service.format("kept", 1) + service.format("changed", 2) + service.format("new", 1))
+    process.send_signal(signal.SIGHUP)
+    file.until("new", "RUNNING")
+    file.until("gone", "EXITED")
+    deadline = time.monotonic() + 20
+    while file.until("changed", "RUNNING")["pid"] == before["changed"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert file.until("kept", "RUNNING")["pid"] == before["kept"]
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert sorted((file.folder / "ran").read_text().splitlines()) == ["changed 1", "changed 2", "gone 1", "kept 1", "new 1"], err
+
+
+def test_verbs_on_jobs_of_a_file(file, hog):
+    file.write(f"""
+[batch]
+memory = "100M"
+[jobs.align]
+command = ["{hog}", "touch", "50"]
+matrix = {{ sample = ["a"] }}
+limit = "30M"
+on_oom = "pause"
+log = "align.log"
+[jobs.later]
+command = "true"
+limit = "20M"
+depends_on = ["align"]
+""")
+    process = file.start()
+    row = file.until("align[sample=a]", "PAUSED")
+    assert row["file"] == str(file.path)
+    assert row["cgroup"]
+    assert file.rows()["later"]["state"] == "WAITING"
+    refused = file.say("raise", "align[sample=a]", "4G")
+    assert refused.returncode == 125
+    assert "budget" in refused.stderr
+    assert file.say("raise", "align[sample=a]", "80M").returncode == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 0

@@ -1,0 +1,130 @@
+"""What is known of a job file's jobs survives, whatever happens to who wrote it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from memrun import ledger
+from memrun.errors import MemrunError, RefusedError
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "jobs.toml").touch()
+    return str(tmp_path / "jobs.toml")
+
+
+def take(file):
+    return ledger.take(file, os.getpid())
+
+
+def test_what_was_written_is_known_again(file):
+    book = take(file)
+    book.launched("a", "d1", 1)
+    book.ended("a", "success", "", {"peak": 5})
+    book.launched("b", "d2", 3)
+    book.grown("b", 700)
+    book.ended("c", "skipped", "needs x", None, again=True)
+    book.sync()
+    book.close()
+    known = ledger.peek(file)
+    book = take(file)
+    assert book.known() == known
+    book.close()
+    assert known["a"] == ledger.Known("d1", "ended", "success", "", 1, None, {"peak": 5})
+    assert known["b"] == ledger.Known("d2", "live", "", "", 3, 700, None)
+    assert known["c"] == ledger.Known("", "open", "skipped", "needs x", 0, None, None)
+
+
+def test_a_write_outlives_a_sigkill_without_a_sync(file):
+    program = (
+        "import os, sys; from memrun import ledger; book = ledger.take(sys.argv[1], os.getpid()); book.launched('a', 'd', 1); "
+        "book.ended('a', 'success', '', {}); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, file]).returncode == -9
+    assert ledger.peek(file)["a"].result == "success"
+
+
+def test_fresh_forgets_all_but_the_number_of_attempts(file):
+    book = take(file)
+    book.launched("a", "d1", 4)
+    book.ended("a", "success", "", {})
+    book.forget()
+    assert book.known()["a"] == ledger.Known("d1", "open", "", "", 4, None, None)
+    book.close()
+
+
+def test_the_second_is_refused_with_the_pid_of_the_first(file):
+    book = take(file)
+    with pytest.raises(RefusedError, match=f"pid {os.getpid()}"):
+        take(file)
+    book.close()
+    take(file).close()
+
+
+def test_who_was_killed_is_waited_for_until_its_hand_has_let_go(file, monkeypatch):
+    book = take(file)
+    hand = os.dup(book.lock)
+    book._about("pid", "4194305")  # nobody's
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        os.close(hand)
+        fcntl.flock(book.lock, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(ledger.time, "sleep", sleep)
+    take(file).close()
+    assert len(slept) == 1
+    book.close()
+
+
+def test_a_full_disk_is_said_once_and_ends_nothing(file):
+    book, remarks = take(file), []
+    book.remark = remarks.append
+    book._base.execute("PRAGMA max_page_count = 1")
+    for number in range(2000):
+        book.note("a", 1, "event", "x" * 1000 + str(number))
+    book.sync()
+    assert len(remarks) == 1
+    assert "full" in remarks[0]
+    book.close()
+
+
+@pytest.mark.parametrize("text", [b"this is no database" * 100, b"SQLite format 3\0" + b"x" * 5000])
+def test_something_else_is_refused(file, text):
+    with open(ledger.place(file), "wb") as f:
+        f.write(text)
+    with pytest.raises(MemrunError, match="no state that memrun can use"):
+        take(file)
+
+
+def test_that_of_a_newer_memrun_is_refused(file):
+    take(file).close()
+    base = sqlite3.connect(ledger.place(file))
+    base.execute("PRAGMA user_version = 99")
+    base.close()
+    with pytest.raises(MemrunError, match="newer"):
+        take(file)
+
+
+def test_where_nothing_can_be_written_beside_the_file(file, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    place = ledger.place(file)
+    assert place.startswith(str(tmp_path / "state/memrun/jobs.toml-"))
+    assert ledger.place(file + "2") != place
+
+
+def test_a_link_in_its_place_is_not_followed(file, tmp_path):
+    (tmp_path / "secret").write_text("")
+    os.symlink(tmp_path / "secret", ledger.place(file))
+    with pytest.raises(MemrunError, match="cannot keep the state"):
+        take(file)
