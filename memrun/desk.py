@@ -230,8 +230,11 @@ async def _set(run: Run, words: Words) -> Words:
 
 
 async def _show(run: Run, _words: Words) -> Words:
-    group = _living(run)
-    return {"rows": [{"what": what, "value": value, "meaning": meaning} for what, value, meaning in details.rows(group)]}
+    rows = details.rows(_living(run))
+    above = run.site.host.enclosing()
+    if above is not None:
+        rows.insert(1, ("limit above", str(above), "the tightest one of the groups that it is in"))
+    return {"rows": [{"what": what, "value": value, "meaning": meaning} for what, value, meaning in rows]}
 
 
 async def _signal(run: Run, words: Words) -> Words:

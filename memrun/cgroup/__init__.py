@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         path: str  # the memory group's directory
         limit: int | None  # as the kernel has it, read back
         swap: int | None  # allowed on top of it
+        wire: int | None  # where a job that is to be held is stopped, a little below the limit
 
         def procs_fds(self) -> tuple[int, ...]:
             """Open cgroup.procs files; who writes '0' into each, in order, is in the group."""

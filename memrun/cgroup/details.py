@@ -53,6 +53,10 @@ def rows(group: Group) -> list[Row]:
     place = Dir(group.path)
     try:
         found = [(what, _size(value), meaning) for what, file, meaning in FILES[group.version] if (value := _read(place, file))]
+        use = [what for what, _, _ in found].index("use")
+        found.insert(use + 1, ("need", str(group.need()), "of that, what is no page cache"))
+        if group.wire is not None and group.version == "v1":
+            found.insert(1, ("trip wire", str(group.wire), "where it is held"))
         stat = keyed(_read(place, "memory.stat"))
         found += [(key, str(stat[key]), meaning) for key, meaning in STAT.items() if key in stat]
         events = keyed(_read(place, "memory.events") or _read(place, "memory.oom_control"))
@@ -80,4 +84,6 @@ def _size(text: str) -> str:
 def _nodes(text: str) -> list[Row]:
     """NUMA, where there is more than one node."""
     lines = [line for line in text.splitlines() if " N1=" in line]
-    return [("NUMA", line, "pages (v1) or bytes (v2) by node") for line in lines if line.startswith(("total=", "anon ", "file "))]
+    found = [("NUMA", line, "bytes by node") for line in lines if line.startswith(("anon ", "file "))]
+    whole = ("hierarchical_total=", "hierarchical_anon=", "hierarchical_file=")
+    return found + [("NUMA", line, "pages by node (whole subtree)") for line in lines if line.startswith(whole)]

@@ -72,7 +72,7 @@ class Group:
         self._held = False
         self._news = False  # held by a look of ours, and not told yet
         self._lent = False
-        self._wire: int | None = None
+        self.wire: int | None = None
         self._tripped = -1  # eventfd of the wire
         self._fds: list[int] = []
         self._oom = -1
@@ -110,10 +110,10 @@ class Group:
     def _string(self) -> None:
         """A new trip wire for the limit as it is now, before the old one is dropped: the registration waits for the kernel's RCU (36 ms
         in the median of 60 on two busy CPUs, 113 at most), and a running job must not be without one for so long."""
-        before, self._tripped, self._wire = self._tripped, -1, None
+        before, self._tripped, self.wire = self._tripped, -1, None
         if self._hold and self.limit is not None and self.can_freeze():
-            self._wire = self.limit - steep_gap(self.limit)
-            self._tripped = listen(self._memory, "memory.usage_in_bytes", str(self._wire))
+            self.wire = self.limit - steep_gap(self.limit)
+            self._tripped = listen(self._memory, "memory.usage_in_bytes", str(self.wire))
             if self._epoll is not None and self._tripped >= 0:
                 self._epoll.register(self._tripped, select.EPOLLIN)
         if before >= 0:  # a registration ends with its eventfd
@@ -225,9 +225,9 @@ class Group:
         return self._held
 
     def _needs_it(self) -> bool:
-        if self._wire is None or self.limit is None:
+        if self.wire is None or self.limit is None:
             return False
-        return self.need() >= self._wire - (self.limit - self._wire) // 4  # the kernel looks at thresholds every 128 pages
+        return self.need() >= self.wire - (self.limit - self.wire) // 4  # the kernel looks at thresholds every 128 pages
 
     def found_held(self) -> None:
         self._held = self._news = True

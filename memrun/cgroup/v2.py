@@ -159,7 +159,7 @@ class Group:
         self._leaf = leaf
         self.swap: int | None = 0
         self._hold = False
-        self._wire: int | None = None
+        self.wire: int | None = None
         self._touched = (0, 0)  # 'high' and 'oom' events that were looked into already
         self._held = False
         self._news = False  # held by a look of ours, and not told yet
@@ -209,8 +209,8 @@ class Group:
         """The trip wire for a limit, where there is to be one."""
         if not self._hold:
             return
-        self._wire = None if limit is None else limit - wire_gap(limit)
-        self._leaf.write(HIGH, "max" if self._wire is None else str(self._wire))
+        self.wire = None if limit is None else limit - wire_gap(limit)
+        self._leaf.write(HIGH, "max" if self.wire is None else str(self.wire))
 
     def usage(self) -> int:
         return int(self._leaf.read("memory.current"))
@@ -276,10 +276,10 @@ class Group:
             return self._held
         touched = (events.get("high", 0), events.get("oom", 0))
         before, self._touched = self._touched, touched
-        if touched == before or self._wire is None:
+        if touched == before or self.wire is None:
             return False
-        gap = (self.limit or 0) - self._wire
-        if touched[1] > before[1] or self.need() >= self._wire - gap // 2:
+        gap = (self.limit or 0) - self.wire
+        if touched[1] > before[1] or self.need() >= self.wire - gap // 2:
             self.freeze()
             self._news = True
         return self._held

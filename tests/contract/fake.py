@@ -80,6 +80,7 @@ class Group:
         self.path = path
         self.limit: int | None = None
         self.swap: int | None = 0
+        self.wire: int | None = None
         self.charged: dict[int, int] = {}  # pid -> bytes
         self._host, self._wish = host, wish
         self._pidfds: dict[int, int] = {}
