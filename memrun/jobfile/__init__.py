@@ -50,6 +50,7 @@ def examine(path: str, *, only: Sequence[str] = (), whole: int | None = None) ->
     """The same, with notes."""
     problems = Problems()
     sources = read_all(path, problems)
+    _not_too_many(sources, problems)
     head, found = tables(sources, problems)
     room = fit.room(head, whole)
     if room.budget is not None and whole is not None and room.budget > whole:
@@ -68,6 +69,13 @@ def examine(path: str, *, only: Sequence[str] = (), whole: int | None = None) ->
     chosen = _chosen(jobs, only, directory, path)
     batch = Batch(sources[0].path, tuple(chosen), head.memory, head.parallel, head.on_failure)
     return Loaded(batch, tuple(problems.notes), room.budget, whole)
+
+
+def _not_too_many(sources: Sequence[Source], problems: Problems) -> None:
+    number = len(_declared(sources))
+    if number > expand.MOST_JOBS:
+        problems.add(sources[0], (), f"holds {number} jobs: there may be {expand.MOST_JOBS} in all")
+        problems.check()
 
 
 def _declared(sources: Sequence[Source]) -> list[str]:

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memrun.errors import JobFileError
+from memrun.errors import JobFileError, UsageError
 from memrun.jobfile.source import read_text
 from memrun.jobfile.tables import as_text
 from memrun.options import nearest
@@ -132,7 +132,7 @@ def _without(table: Table, combinations: Iterable[tuple[Value, ...]], problems: 
     for partial in excluded:
         for key in partial:
             if key not in known:
-                raise _Wrong(("matrix", "exclude"), f"{key!r} is no variable of the matrix. {nearest(key, known)}".rstrip())
+                raise _Wrong(("matrix", "exclude"), str(UsageError(f"{key!r} is no variable of the matrix", nearest(key, known))))
         wanted = {(key, as_text(value)) for key, value in partial.items()}
         kept = [values for values in found if not wanted <= {(value.key, value.raw) for value in values}]
         if len(kept) == len(found):

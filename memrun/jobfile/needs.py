@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from memrun.errors import UsageError
 from memrun.jobs import Need
 from memrun.options import nearest
 from memrun.templates import fill, mistyped, words
@@ -35,6 +36,7 @@ class Directory:
     tables: dict[str, list[Variant]]
     declared: Collection[str]
     names: dict[str, Variant] = field(default_factory=dict)
+    hints: int = 20  # each looks at every name, and nobody reads more
     index: dict[str, dict[tuple[str, str], set[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,11 +64,15 @@ class Directory:
 
     def like(self, word: str) -> str:
         """What was meant, perhaps."""
+        self.hints -= 1
+        if self.hints < 0:
+            return ""
         table = word.partition("[")[0]
         if table in self.tables and "[" in word:
             names = [variant.name for variant in self.tables[table]]
             return nearest(word, names) or f"There is {names[0]}" if names else ""
-        return nearest(word, self.declared) or f"Known are {', '.join(sorted(self.declared)[:20])}"
+        names = sorted(self.declared)
+        return nearest(word, names) or f"Known are {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}"
 
 
 def _pair(part: str, variables: Mapping[str, str]) -> tuple[str, str]:
@@ -134,7 +140,7 @@ def _needs(variant: Variant, asked: Sequence[tuple[str, str]], directory: Direct
         broken = table in directory.declared and not directory.tables.get(table)
         if not chosen and not broken:
             filled = fill(word, variant.variables)
-            said = f"there is no job {filled!r}. {directory.like(filled)}".rstrip()
+            said = str(UsageError(f"there is no job {filled!r}", directory.like(filled)))
             problems.add(variant.table.source, variant.table.path("depends_on"), said)
         found |= {other.name: Need(other.name, until) for other in chosen}
     return tuple(found.values())

@@ -7,10 +7,11 @@ in tables.py: a schema that could do that would be unreadable in an editor.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from memrun.marks import ACTIONS
-from memrun.options import OPTIONS, Option
+from memrun.options import OPTIONS, Option, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,17 +197,20 @@ def violations(document: object) -> Iterator[tuple[Place, str]]:
 
 
 def _unknown(path: Place, key: str, known: Schema) -> str:
-    from memrun.options import nearest
-
     if key in NOT_KEYS and path and path[0] in {"jobs", "defaults"}:
         return f"is no key here: {NOT_KEYS[key]}"
     if path == ("defaults",) and key in _job_keys():
         return "is no key of [defaults]: it says what one job is"
     if not path and key in {*_job_keys(), *_common()}:
         return "is a key of a job: it belongs below [jobs.NAME] or [defaults]"
+    return f"is no key that is known here. {_meant(key, tuple(known))}"
+
+
+@lru_cache(1000)  # the same mistake is made in every table
+def _meant(key: str, known: tuple[str, ...]) -> str:
     meant = MEANT.get(key.lower().replace("-", "_"), key.lower().replace("-", "_"))
     hint = f"Did you mean {meant}?" if meant in known else nearest(key, known)
-    return f"is no key that is known here. {hint or 'Known are ' + ', '.join(sorted(known))}"
+    return hint or f"Known are {', '.join(sorted(known))}"
 
 
 def shown(value: object) -> str:

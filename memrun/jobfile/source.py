@@ -16,7 +16,7 @@ from memrun.errors import JobFileError
 from memrun.jobfile.lines import Place, line_of, scan
 from memrun.report import clean
 
-MOST_BYTES = 16 << 20  # of one file
+MOST_BYTES = 8 << 20  # of one file
 MOST_FILES = 1000
 DEEPEST = 24  # tables in tables: a job file needs five
 LARGEST = 1 << 63  # TOML's integers have 64 bits

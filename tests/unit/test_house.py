@@ -44,7 +44,7 @@ ROOMS = {
     "jobfile.schema": "marks options ?jobfile.lines",
     "jobfile.tables": "errors marks options units jobfile.schema ?jobfile.lines ?jobfile.source",
     "jobfile.expand": "errors options templates jobfile.tables jobfile.source",
-    "jobfile.needs": "jobs options templates ?jobfile.expand ?jobfile.source ?jobfile.tables",
+    "jobfile.needs": "errors jobs options templates ?jobfile.expand ?jobfile.source ?jobfile.tables",
     "jobfile.fit": "units ?jobfile.expand ?jobfile.needs ?jobfile.source ?jobfile.tables",
     "jobfile.assemble": "jobs options templates jobfile.tables ?jobfile.expand ?jobfile.lines ?jobfile.needs ?jobfile.source",
     "cells": "report",

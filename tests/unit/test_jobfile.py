@@ -406,7 +406,7 @@ def test_what_is_said(complaints, text, said):
         (b"a" + b".a" * 5000 + b" = 1", "jobs.toml: is nested too deeply: that is no job file"),
         (b"a = 0x" + b"f" * 5000, "jobs.toml: this is not TOML: an integer has more than 64 bits"),
         (b"a = " + b"1" * 5000, "jobs.toml: this is not TOML: "),
-        (b"#" * (17 << 20), "jobs.toml: is larger than 16 MiB: that is no job file"),
+        (b"#" * (9 << 20), "jobs.toml: is larger than 8 MiB: that is no job file"),
         (b"", "jobs.toml: holds no job: [jobs.NAME] is missing"),
     ],
     ids=range(10),
@@ -430,6 +430,21 @@ def test_what_cannot_be_read(tmp_path):
             jobfile.load(f"{tmp_path}/{name}")
     with pytest.raises(JobFileError, match="is not a file name"):
         jobfile.load("a\0b")
+
+
+def test_too_many_tables_are_not_even_looked_at(complaints):
+    assert complaints("".join(f"[jobs.a{number}]\n" for number in range(10001))) == [
+        "jobs.toml: holds 10001 jobs: there may be 10000 in all"
+    ]
+
+
+def test_many_mistakes_take_no_longer_than_many_jobs(complaints):
+    said = complaints(
+        "".join(f"[jobs.a{number}]\ncommand = 'x'\nlimt = 1\ndepends_on = 'aa{number}'\n" for number in range(2000))
+    )
+    assert len(said) == 4000
+    assert said[1] == "jobs.toml:4: [jobs.a0] depends_on: there is no job 'aa0'. Did you mean a0?"
+    assert said[-1] == "jobs.toml:8000: [jobs.a1999] depends_on: there is no job 'aa1999'"
 
 
 def test_a_byte_order_mark_is_no_harm(tmp_path):
