@@ -1,6 +1,6 @@
 """What became of a batch: the table at the end, a line for each job in GNU parallel's --joblog, all records as one JSON object.
 
-The table says first what went well, then what was never started, and last what failed, where the eye is when the prompt comes back.
+The table says first what went well, then services, then what was never started, and last what failed, where the eye is when the prompt comes back.
 Nothing here knows a terminal: a width is a number.
 """
 
@@ -16,7 +16,7 @@ from memrun.report import clean, verdict, what
 from memrun.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from memrun.jobs import Batch, Job, Outcome
 
@@ -28,24 +28,36 @@ MOST = 100  # successes that are listed one by one
 def table(outcomes: Sequence[Outcome], batch: Batch, elapsed: float, *, width: int | None = None) -> str:
     """The table and one line of counts, with a line end. `width`: cells of a line, None for no bound."""
     place = {job.name: job.order for job in batch.jobs}
-    ranked = sorted(outcomes, key=lambda outcome: (_rank(outcome), place.get(outcome.job, len(place))))
+    services = _services(batch)
+    ranked = sorted(outcomes, key=lambda outcome: (_rank(outcome, services), place.get(outcome.job, len(place))))
     fine = [outcome for outcome in ranked if outcome.ok]
     shown = [*fine[:MOST], *ranked[len(fine) :]]
     lines = cells.table(HEAD, [_cells(outcome) for outcome in shown], width, right=(2, 3, 4, 5)) if shown else []
     if len(fine) > MOST:
         lines.insert(MOST + 1, f"... and {len(fine) - MOST} more that succeeded")
-    return "".join(line + "\n" for line in (*lines, counts(outcomes, elapsed)))
+    return "".join(line + "\n" for line in (*lines, counts(outcomes, batch, elapsed)))
 
 
-def _rank(outcome: Outcome) -> int:
-    return 0 if outcome.ok else 1 if outcome.result == "skipped" else 2
+def _services(batch: Batch) -> set[str]:
+    return {job.name for job in batch.jobs if job.service}
+
+
+def _rank(outcome: Outcome, services: Container[str]) -> int:
+    """0 well, 1 a service that was there until it was not needed any more, 2 never started, 3 failed."""
+    if outcome.ok:
+        return 0
+    if outcome.job in services and outcome.result in {"stopped", "skipped"}:
+        return 1
+    return 2 if outcome.result == "skipped" else 3
 
 
 def _cells(outcome: Outcome) -> list[str]:
     record = outcome.record
     if record is None:
         return [outcome.job, outcome.result, str(outcome.attempts or "-"), "-", "-", "-", outcome.why]
-    why = outcome.why or ("in an earlier run" if outcome.before else "" if outcome.ok else what(Record.of(record)))
+    why = outcome.why or (
+        "in an earlier run" if outcome.before else "" if outcome.ok or outcome.result == "stopped" else what(Record.of(record))
+    )
     peak, elapsed = _number(record, "peak"), _number(record, "elapsed")
     return [
         outcome.job,
@@ -68,23 +80,26 @@ def _bytes(record: Mapping[str, object], key: str) -> int | None:
     return None if value is None else int(value)
 
 
-def counts(outcomes: Sequence[Outcome], elapsed: float) -> str:
+def counts(outcomes: Sequence[Outcome], batch: Batch, elapsed: float) -> str:
     """'97 succeeded (40 of them earlier), 2 failed, 1 skipped, in 12 min 30 s'."""
-    count = tally(outcomes)
+    count = tally(outcomes, batch)
     earlier = f" ({count['before']} of them earlier)" if count["before"] else ""
     parts = [f"{count['succeeded']} succeeded{earlier}"]
     parts += [f"{count[word]} {word}" for word in ("failed", "skipped") if count[word]]
+    parts += [f"{count['services']} service{'s' if count['services'] > 1 else ''}"] * bool(count["services"])
     return f"{', '.join(parts)}, in {format_duration(elapsed)}"
 
 
-def tally(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """How many of each; `before`: of those that succeeded, in an earlier run of memrun."""
-    ranks = [_rank(outcome) for outcome in outcomes]
+def tally(outcomes: Sequence[Outcome], batch: Batch) -> dict[str, int]:
+    """How many of each; `before`: of those that succeeded, in an earlier run of memrun; `services`: those that did not fail."""
+    services = _services(batch)
+    ranks = [_rank(outcome, services) for outcome in outcomes]
     return {
         "total": len(ranks),
         "succeeded": ranks.count(0),
-        "failed": ranks.count(2),
-        "skipped": ranks.count(1),
+        "failed": ranks.count(3),
+        "skipped": ranks.count(2),
+        "services": ranks.count(1),
         "before": sum(outcome.ok and outcome.before for outcome in outcomes),
     }
 
@@ -110,7 +125,7 @@ def report(batch: Batch, outcomes: Sequence[Outcome], facts: Mapping[str, object
         "memory_asked": None if batch.memory is None else str(batch.memory),
         "parallel": batch.parallel,
         "on_failure": batch.on_failure,
-        **tally(outcomes),
+        **tally(outcomes, batch),
         **facts,
     }
     return {"schema": SCHEMA, "jobs": [_whole(outcome, jobs.get(outcome.job)) for outcome in outcomes], "batch": whole}

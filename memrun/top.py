@@ -72,7 +72,7 @@ def line_of(row: Words, now: float) -> Line:
     return Line(
         state=plain(str(row.get("state"))),
         name=plain(str(row.get("name"))),
-        pid=plain(str(row.get("pid"))),
+        pid=plain(str(row.get("pid") or "-")),
         use="-" if use is None else format_size(use),
         limit=format_size(limit),
         peak="-" if (peak := _bytes(row, "peak")) is None else format_size(peak),

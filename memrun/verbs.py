@@ -131,7 +131,16 @@ def _ps(flags: dict[str, str], _plain: list[str]) -> int:
     table: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "LIMIT", "USE", "PEAK", "ATTEMPT", "SINCE")]
     for row in rows:
         sizes = (_size(row["limit"]), *("-" if row[key] is None else _size(row[key]) for key in ("usage", "peak")))
-        table.append((str(row["name"]), str(row["state"]), str(row["pid"]), *sizes, str(row["attempt"]), str(row["since"])[:19]))
+        table.append(
+            (
+                str(row["name"]),
+                str(row["state"]),
+                str(row["pid"] or "-"),
+                *sizes,
+                str(row["attempt"]),
+                str(row["since"] or "-")[:19],
+            )
+        )
     for line in cells.table(table[0], table[1:]) if rows else []:
         _out(line)
     return errors.SUCCESS

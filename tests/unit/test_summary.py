@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,21 @@ def test_many_successes_are_counted_and_no_failure_is():
     assert lines[101] == "... and 800 more that succeeded"
     assert sum("signal" in line for line in lines) == 100
     assert lines[-1] == "900 succeeded, 100 failed, in 1.0 s"
+
+
+def test_a_service_that_was_stopped_has_not_failed():
+    jobs = tuple(replace(job, service=job.name == "report") for job in BATCH.jobs)
+    stopped = Outcome("report", "stopped", 1, ended("stopped", status=143, exit_code=None, signal=15))
+    lines = summary.table([OUTCOMES[0], stopped, OUTCOMES[3]], replace(BATCH, jobs=jobs), 1.0).splitlines()
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["align[s=a]", "success"],
+        ["report", "stopped"],
+        ["align[s=b]", "oom-kill"],
+    ]
+    assert lines[2].endswith("12.3 s")
+    assert lines[4] == "1 succeeded, 1 failed, 1 service, in 1.0 s"
+    failed = Outcome("report", "exhausted", 5, ended("exhausted", status=3))
+    assert summary.table([failed], replace(BATCH, jobs=jobs), 1.0).splitlines()[-1] == "0 succeeded, 1 failed, in 1.0 s"
 
 
 def test_a_batch_of_nothing():
@@ -165,5 +181,5 @@ def test_the_report_has_every_job_with_every_key():
     assert found["jobs"][2] | {"command": ["./x", "report"], "why": "align[s=b] did not succeed"} == found["jobs"][2]
     assert found["batch"] == {
         "file": "/x/jobs.toml", "memory": 4 * G, "memory_asked": "80%", "parallel": 4, "on_failure": "continue", "elapsed": 750.0,
-        "total": 5, "succeeded": 2, "failed": 2, "skipped": 1, "before": 1,
+        "total": 5, "succeeded": 2, "failed": 2, "skipped": 1, "before": 1, "services": 0,
     }  # fmt: skip
