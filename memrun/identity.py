@@ -173,11 +173,11 @@ def is_own_descriptor(path: str) -> bool:
     return any(path.startswith(folder) and path[len(folder) :].isdigit() for folder in OWN_DESCRIPTORS)
 
 
-def acting_as(who: Identity | None, act: Callable[[], bytes]) -> bytes:
+def acting_as(who: Identity | None, act: Callable[[], bytes | None]) -> bytes:
     """The answer of `act`, which is done with the rights of `who`: by a forked copy, where those are not ours.
-    A MemrunError in there is raised here."""
+    A MemrunError or OSError in there is raised here."""
     if who is None or who.groups is None:
-        return act()
+        return act() or b""
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -191,6 +191,8 @@ def acting_as(who: Identity | None, act: Callable[[], bytes]) -> bytes:
         os.waitpid(pid, 0)
     if said[:1] == b"0":
         return said[1:]
+    if said[:1] == b"2":
+        raise OSError(int(said[1:]), os.strerror(int(said[1:])))
     what, _, remedy = said[1:].decode(errors="replace").partition("\0")
     raise IdentityError(what or f"what was to be done as user {who.name} came to no end", remedy)
 
@@ -201,17 +203,12 @@ def opened_as(who: Identity | None, path: str, flags: int, mode: int = 0o666) ->
         return os.open(path, flags, mode)
     import socket  # 6 ms, and only where somebody else's file is kept open
 
-    def act() -> bytes:
-        try:
-            socket.send_fds(theirs, [b"."], [os.open(path, flags, mode)])
-        except OSError as e:
-            return b"%d" % (e.errno or errno.EIO)
-        return b""
+    def act() -> None:
+        socket.send_fds(theirs, [b"."], [os.open(path, flags, mode)])
 
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        if failed := acting_as(who, act):
-            raise OSError(int(failed), os.strerror(int(failed)), path)
+        acting_as(who, act)
         _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
     os.set_inheritable(fd, False)
     return fd
@@ -229,14 +226,16 @@ def _listen(told: int) -> bytes:
     return b""
 
 
-def _act(who: Identity, act: Callable[[], bytes], tell: int) -> NoReturn:
+def _act(who: Identity, act: Callable[[], bytes | None], tell: int) -> NoReturn:
     status = FAILED
     try:
         become(who)
-        answer = b"0" + act()
+        answer = b"0" + (act() or b"")
         status = 0
     except MemrunError as e:
         answer = f"1{e.what}\0{e.remedy}".encode(errors="replace")
+    except OSError as e:
+        answer = b"2%d" % (e.errno or errno.EIO)
     except BaseException as e:  # noqa: BLE001  (a forked copy of memrun must not go on as a second memrun)
         answer = f"1as user {who.name}: {e}".encode(errors="replace")
     try:

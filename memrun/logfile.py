@@ -7,7 +7,8 @@ it is, so that others may write to it, truncate or rotate it too.
 What cannot be written (no space, quota, I/O, permission, whatever it is) is dropped and counted: the job must not wait. The next text
 that can be written comes after one line that says how much is missing and why.
 
-The last component of the path is never followed if it is a symbolic link, for the directory may be somebody else's.
+The last component of the path is never followed if it is a symbolic link, for the directory may be somebody else's. Of a job that
+runs as another user (`who`) the files are that user's: made, opened and renamed with that user's rights.
 """
 
 from __future__ import annotations
@@ -17,45 +18,51 @@ import os
 import stat
 
 from memrun.errors import MemrunError
+from memrun.identity import acting_as, as_whom, opened_as
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.identity import Identity
 
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})  # may be over in a while: no reason not to start a job
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
-def plain(path: str) -> int:
+def plain(path: str, who: Identity | None = None) -> int:
     """A descriptor of the file, for a job to write to; MemrunError where it cannot be opened."""
     try:
-        fd = _open(path)
+        fd = _open(path, who)
     except OSError as e:
-        raise _complaint(path, e) from None
+        raise _complaint(path, e, who) from None
     os.set_blocking(fd, True)  # a pipe without a reader was not to be waited for; what the job does with it is its own affair
     return fd
 
 
-def _open(path: str) -> int:
+def _open(path: str, who: Identity | None) -> int:
     try:
-        return os.open(path, APPEND, 0o644)
+        return opened_as(who, path, APPEND, 0o644)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path) or ".", 0o755, exist_ok=True)
-        return os.open(path, APPEND, 0o644)
+        acting_as(who, lambda: os.makedirs(os.path.dirname(path) or ".", 0o755, exist_ok=True))
+        return opened_as(who, path, APPEND, 0o644)
 
 
-def _complaint(path: str, e: OSError) -> MemrunError:
+def _complaint(path: str, e: OSError, who: Identity | None) -> MemrunError:
     remedies = {
         errno.ELOOP: "It is a symbolic link, and those are not written through: name the file itself",
         errno.ENXIO: "It is a named pipe that nobody reads",
         errno.EINVAL: "Leave out its largest size",
     }
-    return MemrunError(f"cannot write the log {path}: {e.strerror}", remedies.get(e.errno or 0, ""))
+    return MemrunError(f"cannot write the log {path}{as_whom(who)}: {e.strerror}", remedies.get(e.errno or 0, ""))
 
 
 class Rotated:
     """The file and its bound. `lost`: bytes that could not be written, in all."""
 
-    __slots__ = ("_fd", "_key", "_size", "_unsaid", "_whole", "_why", "keep", "lost", "most", "path")
+    __slots__ = ("_fd", "_key", "_size", "_unsaid", "_who", "_whole", "_why", "keep", "lost", "most", "path")
 
-    def __init__(self, path: str, most: int, keep: int) -> None:
+    def __init__(self, path: str, most: int, keep: int, who: Identity | None = None) -> None:
+        self._who = who
         self.path, self.most, self.keep, self.lost = path, max(1, most), keep, 0
         self._fd, self._key, self._size = -1, (0, 0), 0
         self._whole = True  # what was written last ended a line
@@ -64,7 +71,7 @@ class Rotated:
             self._reopen()
         except OSError as e:
             if e.errno not in FULL:
-                raise _complaint(path, e) from None
+                raise _complaint(path, e, who) from None
 
     def take(self, data: bytes) -> None:
         """Write it, or what can be written of it."""
@@ -75,10 +82,10 @@ class Rotated:
                 self._say()
             while left:
                 left = left[self._write(left) :]
-        except OSError as e:
+        except (OSError, MemrunError) as e:
             self.lost += len(left)
             self._unsaid += len(left)
-            self._why = e.strerror or str(e)
+            self._why = (e.strerror if isinstance(e, OSError) else "") or str(e)
 
     def close(self) -> None:
         """Say what is missing, if that can be said by now."""
@@ -137,7 +144,7 @@ class Rotated:
 
     def _reopen(self) -> None:
         self._shut()
-        fd = _open(self.path)
+        fd = _open(self.path, self._who)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
@@ -155,10 +162,13 @@ class Rotated:
             os.ftruncate(self._fd, 0)
             self._size, self._whole = 0, True
             return
+        acting_as(self._who, self._rename)
+        self._reopen()
+
+    def _rename(self) -> None:
         for n in range(self.keep - 1, 0, -1):
             _move(f"{self.path}.{n}", f"{self.path}.{n + 1}")
         _move(self.path, f"{self.path}.1")
-        self._reopen()
 
 
 def _move(old: str, new: str) -> None:

@@ -33,6 +33,8 @@ from memrun.report import clean
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from memrun.identity import Identity
+
 PIPE = 1 << 20  # bytes
 CHUNK = 1 << 16  # bytes that are copied between two looks at everything else
 LONGEST = 1 << 16  # bytes of a line on the terminal
@@ -103,12 +105,12 @@ class Sink:
         return bool(data)
 
 
-def open_sink(path: str, most: int | None, keep: int, pipe: int = PIPE) -> Sink:
+def open_sink(path: str, most: int | None, keep: int, pipe: int = PIPE, who: Identity | None = None) -> Sink:
     """A log file, opened now: MemrunError where that cannot be. `most`: bytes of it, and of each of the `keep` older ones
-    (`path`.1 is the youngest); None: the file itself is what the job writes to."""
+    (`path`.1 is the youngest); None: the file itself is what the job writes to. `who`: whom the job runs as, and whose the files are to be."""
     if most is None:
-        return Sink(None, logfile.plain(path))
-    return _behind(logfile.Rotated(path, most, keep), pipe)
+        return Sink(None, logfile.plain(path, who))
+    return _behind(logfile.Rotated(path, most, keep, who), pipe)
 
 
 def prefixed(name: str, write: Callable[[bytes], object], width: int = 0, pipe: int = PIPE) -> Sink:

@@ -95,7 +95,7 @@ def write(path: str, text: str, who: Identity | None = None) -> None:
     """The whole file or nothing of it: a reader never sees half a record. `who`: whom the command was run as; the file is his, and
     written with his rights, since he may have put a symlink there."""
 
-    def act() -> bytes:
+    def act() -> None:
         try:
             if _in_place(path):
                 _write_to(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), text)
@@ -103,14 +103,13 @@ def write(path: str, text: str, who: Identity | None = None) -> None:
                 _replace(path, text)
         except OSError as e:
             raise MemrunError(f"cannot write the report {path}{_said(who)}: {os.strerror(e.errno or 0)}") from None
-        return b""
 
     _as(who, path, act)
 
 
-def _as(who: Identity | None, path: str, act: Callable[[], bytes]) -> bytes:
+def _as(who: Identity | None, path: str, act: Callable[[], bytes | None]) -> bytes:
     if who is None:
-        return act()
+        return act() or b""
     from memrun import identity  # there already
 
     return identity.acting_as(None if identity.is_own_descriptor(path) else who, act)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from memrun import identity
+from memrun import identity, logfile
 from memrun.cgroup import detect
+from memrun.errors import MemrunError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 NOBODY = pwd.getpwnam("nobody")
@@ -226,9 +227,27 @@ def test_a_file_kept_open_for_somebody(theirs, secret):
     os.close(fd)
     assert ((theirs / "log").read_text(), owner(theirs / "log")) == ("kept\n", (NOBODY.pw_uid, NOBODY.pw_gid))
     (theirs / "link").symlink_to(secret)
-    with pytest.raises(PermissionError, match=f"{theirs}/link"):
+    with pytest.raises(PermissionError):
         identity.opened_as(who, f"{theirs}/link", flags)
     assert os.geteuid() == 0
+
+
+def test_a_batch_s_logs_are_that_user_s_too(theirs, secret):
+    who = identity.look_up("nobody", "")
+    log = logfile.Rotated(f"{theirs}/logs/x.log", 8, 2, who)
+    for line in (b"one\n", b"two\n", b"three\n", b"four\n"):
+        log.take(line)
+    assert {path.name: path.read_text() for path in (theirs / "logs").iterdir()} == {
+        "x.log": "four\n", "x.log.1": "three\n", "x.log.2": "one\ntwo\n",
+    }  # fmt: skip
+    assert {owner(path) for path in (theirs / "logs", *(theirs / "logs").iterdir())} == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    (theirs / "logs").rename(theirs / "old")
+    (theirs / "logs").symlink_to(secret.parent)
+    log.take(b"five\n")
+    assert (log.lost, [path.name for path in secret.parent.iterdir()]) == (5, ["secret"])
+    log.close()
+    with pytest.raises(MemrunError, match="as user nobody: Permission denied"):
+        logfile.plain(f"{theirs}/logs/secret", who)
 
 
 def test_a_user_with_all_the_processes_that_it_may_have(memrun):

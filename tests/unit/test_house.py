@@ -34,8 +34,8 @@ ROOMS = {
     "report": "errors signals units ~identity ?identity ?record",
     "jobs": "?options ?units",
     "plan": "units",
-    "logfile": "errors",
-    "output": "errors logfile report",
+    "logfile": "errors identity ?identity",
+    "output": "errors logfile report ?identity",
     "templates": "",
     # a job file: TOML -> jobs
     "jobfile": "errors jobfile.assemble jobfile.expand jobfile.fit jobfile.needs jobfile.schema jobfile.source jobfile.tables jobs units ?jobfile.expand",
