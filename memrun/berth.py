@@ -10,7 +10,7 @@ import copy
 import os
 from typing import TYPE_CHECKING
 
-from memrun import output, templates
+from memrun import identity, output, templates
 from memrun.job import Attempt
 from memrun.units import format_size
 
@@ -60,12 +60,13 @@ class Berths:
         to, words = entry.job.output, _words(number, limit)
         wanted = {1: to.stdout or to.log, 2: to.stderr or to.log}
         wanted = {fd: templates.fill(path, words) for fd, path in wanted.items() if path}
+        who = identity.look_up(str(entry.job.spec.user), str(entry.job.spec.group))
         pipe = output.PIPE if limit is None else min(output.PIPE, limit // 16)  # what is in it is charged to the job
         sinks: dict[int, output.Sink] = {}
         try:
             for fd, path in wanted.items():
                 same = fd == 2 and path == wanted.get(1)
-                sinks[fd] = sinks[1] if same else output.open_sink(path, to.most, to.keep, pipe)
+                sinks[fd] = sinks[1] if same else output.open_sink(path, to.most, to.keep, pipe, who)
             for fd in self._shared - wanted.keys():
                 sinks[fd] = output.prefixed(entry.name, self._write, 0, pipe)
         except BaseException:

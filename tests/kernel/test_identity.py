@@ -250,6 +250,35 @@ def test_a_batch_s_logs_are_that_user_s_too(theirs, secret):
         logfile.plain(f"{theirs}/logs/secret", who)
 
 
+def test_jobs_of_a_file_run_as_somebody_too(memrun, theirs):
+    jobs = theirs / "jobs.toml"
+    jobs.write_text(f"""
+[defaults]
+limit = "50M"
+log = "{theirs}/logs/{{job}}.log"
+env_file = "{theirs}/env"
+environment = {{ B = "set" }}
+
+[jobs.one]
+user = "nobody"
+umask = "027"
+nice = 3
+command = "id -un; umask; nice; echo $A $B $HOME"
+
+[jobs.two]
+command = "id -un; echo $A $B"
+""")
+    (theirs / "env").write_text("A=file\nB=file\n")
+    logs = theirs / "logs"
+    logs.mkdir()
+    os.chown(logs, NOBODY.pw_uid, NOBODY.pw_gid)
+    done = memrun("up", str(jobs))
+    assert done.returncode == 0, done
+    assert (logs / "one.log").read_text() == f"nobody\n0027\n3\nfile set {NOBODY.pw_dir}\n"
+    assert (logs / "two.log").read_text() == "root\nfile set\n"
+    assert (owner(logs / "one.log"), owner(logs / "two.log")) == ((NOBODY.pw_uid, NOBODY.pw_gid), (0, 0))
+
+
 def test_a_user_with_all_the_processes_that_it_may_have(memrun):
     as_somebody = ["--user", "54321", "--group", "54321"]
     with held(*as_somebody) as process:

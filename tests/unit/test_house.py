@@ -93,7 +93,7 @@ ROOMS = {
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
     # floor 4: batches
     "entries": "states ?jobs ?output ?supervisor",
-    "berth": "job output templates units ?entries ?options",
+    "berth": "identity job output templates units ?entries ?options",
     "claims": "cgroup errors plan units ?entries ?job",
     "batch": "claims entries errors events jobs record supervisor ?berth ?job ?ledger ?output",
     "ledger": "errors",
