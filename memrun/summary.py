@@ -43,12 +43,12 @@ def _services(batch: Batch) -> set[str]:
 
 
 def _rank(outcome: Outcome, services: Container[str]) -> int:
-    """0 well, 1 a service that was there until it was not needed any more, 2 never started, 3 failed."""
+    """0 well, 1 a service that was there until it was not needed any more, 2 never started, 3 stopped by somebody, 4 failed."""
     if outcome.ok:
         return 0
     if outcome.job in services and outcome.result in {"stopped", "skipped"}:
         return 1
-    return 2 if outcome.result == "skipped" else 3
+    return {"skipped": 2, "stopped": 3}.get(outcome.result, 4)
 
 
 def _cells(outcome: Outcome) -> list[str]:
@@ -85,7 +85,7 @@ def counts(outcomes: Sequence[Outcome], batch: Batch, elapsed: float) -> str:
     count = tally(outcomes, batch)
     earlier = f" ({count['before']} of them earlier)" if count["before"] else ""
     parts = [f"{count['succeeded']} succeeded{earlier}"]
-    parts += [f"{count[word]} {word}" for word in ("failed", "skipped") if count[word]]
+    parts += [f"{count[word]} {word}" for word in ("failed", "stopped", "skipped") if count[word]]
     parts += [f"{count['services']} service{'s' if count['services'] > 1 else ''}"] * bool(count["services"])
     return f"{', '.join(parts)}, in {format_duration(elapsed)}"
 
@@ -97,7 +97,8 @@ def tally(outcomes: Sequence[Outcome], batch: Batch) -> dict[str, int]:
     return {
         "total": len(ranks),
         "succeeded": ranks.count(0),
-        "failed": ranks.count(3),
+        "failed": ranks.count(4),
+        "stopped": ranks.count(3),
         "skipped": ranks.count(2),
         "services": ranks.count(1),
         "before": sum(outcome.ok and outcome.before for outcome in outcomes),

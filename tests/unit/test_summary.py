@@ -83,6 +83,13 @@ def test_a_service_that_was_stopped_has_not_failed():
     assert summary.table([failed], replace(BATCH, jobs=jobs), 1.0).splitlines()[-1] == "0 succeeded, 1 failed, in 1.0 s"
 
 
+def test_what_was_interrupted_is_counted_as_that():
+    stopped = Outcome("report", "stopped", 1, ended("stopped", status=143, exit_code=None, signal=15))
+    lines = summary.table([OUTCOMES[0], stopped], BATCH, 1.0).splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["stopped", "oom-kill"]
+    assert lines[3] == "0 succeeded, 1 failed, 1 stopped, in 1.0 s"
+
+
 def test_a_batch_of_nothing():
     assert summary.table([], BATCH, 0.0) == "0 succeeded, in 0.00 s\n"
 
@@ -181,5 +188,5 @@ def test_the_report_has_every_job_with_every_key():
     assert found["jobs"][2] | {"command": ["./x", "report"], "why": "align[s=b] did not succeed"} == found["jobs"][2]
     assert found["batch"] == {
         "file": "/x/jobs.toml", "memory": 4 * G, "memory_asked": "80%", "parallel": 4, "on_failure": "continue", "elapsed": 750.0,
-        "total": 5, "succeeded": 2, "failed": 2, "skipped": 1, "before": 1, "services": 0,
+        "total": 5, "succeeded": 2, "failed": 2, "skipped": 1, "before": 1, "services": 0, "stopped": 0,
     }  # fmt: skip
