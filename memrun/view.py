@@ -194,12 +194,12 @@ def started(row: Row) -> str:
     return f"{row.name}: started with {format_size(row.limit)}{again}"
 
 
-def ended(outcome: Outcome, progress: Progress) -> str:
-    """What the plain view says of an end, and how far the batch is."""
+def ended(outcome: Outcome, done: int, total: int) -> str:
+    """What the plain view says of an end, and how far the batch is. Figures, not a Progress: that reads the use of all that runs,
+    which is too much for every end of thousands."""
     from memrun.summary import sentence
 
-    done = progress.succeeded + progress.failed + progress.skipped
-    return f"{sentence(outcome)} [{done} of {progress.total}]"
+    return f"{sentence(outcome)} [{done} of {total}]"
 
 
 def stopping(progress: Progress) -> str:

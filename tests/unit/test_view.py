@@ -306,7 +306,7 @@ def test_sentences_of_the_plain_view():
     record = {"name": "align", "result": "success", "elapsed": 2.0, "peak": 4 * M, "limit": 8 * M}
     assert view.started(ROW) == "align: started with 8M"
     assert view.started(Row("a", "RUNNING", None, 1, 2, 0.0)) == "a: started with infinity, attempt 2"
-    assert view.ended(Outcome("align", "success", 1, record), progress()) == "align: success after 2.0 s, peak 4M [1 of 3]"
+    assert view.ended(Outcome("align", "success", 1, record), 1, 3) == "align: success after 2.0 s, peak 4M [1 of 3]"
     assert view.stopping(progress()) == ""
     assert view.stopping(progress(ending="stopping")).endswith("1 jobs are asked to end; a second Ctrl-C kills them")
     assert view.stopping(progress(ending="killing")) == "killing what is left (1 jobs)"
