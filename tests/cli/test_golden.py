@@ -155,6 +155,14 @@ def test_closed_descriptors_are_no_traceback(words):
     assert closed.returncode == done.returncode < 126
 
 
+def test_a_batch_without_stderr(tmp_path):
+    (tmp_path / "jobs.toml").write_text("[jobs.one]\ncommand = 'echo hi'\nlimit = '20M'\nlog = 'one.log'\n")
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m memrun up jobs.toml -r r.json 2>&-"], cwd=tmp_path, timeout=60)
+    assert done.returncode == 0
+    assert (tmp_path / "one.log").read_text() == "hi\n"
+    assert '"succeeded": 1' in (tmp_path / "r.json").read_text()
+
+
 def test_what_was_closed_is_closed_for_the_command(memrun):
     done = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m memrun --limit 50M -- sh -c 'ls -l /proc/self/fd' 2>&-"],
