@@ -50,6 +50,7 @@ UNLIMITED = ((1 << 63) - 1) // PAGE * PAGE  # what v1 prints for "no limit"
 MEMORY, MEMSW = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 WRITE = os.O_WRONLY | os.O_CLOEXEC
 SMALL_CACHE = 64 << 20
+NEAR = 512 << 10  # what is charged in one go can fail that far below the limit
 
 
 class Group:
@@ -215,14 +216,19 @@ class Group:
         tripped = count(self._tripped) > 0
         if tripped:
             self.freeze()
-        parked = keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
-        if parked or self._needs_it():
+        if self._parked() or self._needs_it():
             if not tripped:
                 self.freeze()
             self._news = True
         elif tripped:
             self.thaw()  # page cache: the kernel will have it back
         return self._held
+
+    def _parked(self) -> bool:
+        """Whether somebody is parked at the limit as it is now. Who was parked when it was raised says so until he has run, which he
+        cannot before we sleep where there is one processor (and we are ahead of everybody: see guard.hurry)."""
+        under_oom = keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
+        return under_oom and self.limit is not None and self.usage() + self.swapped() + NEAR >= self.limit
 
     def _needs_it(self) -> bool:
         if self.wire is None or self.limit is None:
