@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import pytest
 
@@ -56,7 +56,7 @@ from memrun.events import (
     Thaw,
 )
 from memrun.policy import Action, Rule, State, alarm, step
-from memrun.states import Draining, Ending, Lent, Over, Paused, Running, Settling, Waiting
+from memrun.states import Draining, Ending, Lent, Over, Paused, Phase, Running, Settling, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +116,7 @@ class World(NamedTuple):
     free: int = 0  # attempts that count against nobody
     launches: int = 0
     finished: bool = False
+    lent: bool = False  # a little more, to end by itself
 
     @property
     def ending(self) -> bool:
@@ -152,8 +153,11 @@ def possible(rule: Rule, state: State, world: World) -> Iterator[tuple[Event, Wo
                 yield event, world
             for wanted in RAISES:
                 yield RaiseAsked(0.0, wanted), world._replace(limit=wanted)
-    elif world.settling:
+    elif world.settling:  # what was under way when it began may still come; a command outranks even that
         yield StopAsked(0.0), world._replace(stopped=True)
+        yield KillAsked(0.0), world._replace(stopped=True)
+        for event in (OomKilled(0.0), Reached(0.0), Emptied(0.0), Rang(9.0), Denied(0.0), Granted(0.0, 700), *others_of(rule)):
+            yield event, world
         for result in (
             ("success", "exit-code", "host-oom", "oom-kill") if not world.first else (world.first, "host-oom", "oom-kill")
         ):
@@ -166,6 +170,20 @@ def possible(rule: Rule, state: State, world: World) -> Iterator[tuple[Event, Wo
         for late in (0.0, 3.0) if due is not None else ():
             at = max(0.0, due) + late
             yield Rang(at), rang(world, at)
+
+
+def others_of(rule: Rule) -> Iterator[Event]:
+    """What may be asked or told at any time, and changes nothing when there is nobody."""
+    yield from (
+        RestartAsked(0.0),
+        PauseAsked(0.0),
+        ResumeAsked(0.0),
+        SignalAsked(0.0, USR1),
+        GiveWayAsked(0.0),
+        RaiseAsked(0.0, 150),
+    )
+    yield from (Crossed(0.0, index, rising=True) for index in range(len(rule.marks)))
+    yield from (Pressed(0.0, index) for index in range(len(rule.pressures)))
 
 
 def launched(rule: Rule, world: World, limit: int | None) -> World:
@@ -255,6 +273,8 @@ def carried_out(rule: Rule, event: Event, world: World, decision: Decision) -> W
             return world._replace(held=False)
         case Lend() if not world.ending:
             return world._replace(hearing=event.at + policy.HEARING)
+        case Lend():
+            return world._replace(lent=isinstance(event, Reached))
         case SetLimit(limit):
             return world._replace(limit=limit)
         case Ask(limit):
@@ -369,6 +389,13 @@ def check_asked(node: Node, event: Event, decisions: tuple[Decision, ...], world
         assert any(isinstance(d, Signal) and d.tree for d in decisions), "a stop was asked for, and nobody was told"
     if isinstance(event, RaiseAsked):
         assert world.limit == event.limit
+        old = node.world.limit
+        enough = node.world.hold == "limit" and (event.limit is None or (old is not None and event.limit > old))
+        assert not isinstance(before, HELD) or enough != (world.held or world.hearing is not None), (
+            "more lets it go, and less does not"
+        )
+    if isinstance(event, Reached) and node.world.lent and not node.world.killed:
+        assert Kill() in decisions, "what it was lent to end by itself was not enough, and is lent again"
     if isinstance(before, LIVING):
         assert not isinstance(event, PauseAsked) or world.held
         assert not isinstance(event, ResumeAsked) or not world.held
@@ -547,6 +574,17 @@ def test_it_does_not_matter_when_it_all_begins(name):
             assert [d for d in there if not isinstance(d, Tell)] == [d for d in decided if not isinstance(d, Tell)]
             assert type(state.phase) is type(node.state.phase)
             assert round((alarm(state) or now) - now, 5) == round(alarm(node.state) or 0.0, 5)
+
+
+def test_every_event_and_every_phase_is_in_it():
+    """A new one that nobody put into `possible` is found here."""
+    kinds, phases = set(), set()
+    for name, rule in RULES.items():
+        for state, world in explore(rule, 4 if name != "always" else 7):
+            kinds |= {type(event) for event, _ in possible(rule, state, world)}
+            phases.add(type(state.phase))
+    assert kinds == set(get_args(Event))
+    assert phases == set(get_args(Phase))
 
 
 def test_moments_are_all_the_times_there_are():
