@@ -6,17 +6,21 @@ seconds, True). Nothing is said on stderr, and signals stay with the program tha
 
 from __future__ import annotations
 
+import math
+import os
 from typing import TYPE_CHECKING
 
 from memrun.errors import UsageError
 from memrun.job import Attempt, Site
-from memrun.options import OPTIONS, Option, Spec, nearest
+from memrun.options import OPTIONS, Option, Share, Spec, nearest
 from memrun.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memrun.events import Event, Tell
+
+MEASURES = {"SIZE", "TIME", "SIGNAL", "FACTOR", "N"}  # metavars of options whose values are numbers
 
 __all__ = ["Record", "run", "spec"]
 
@@ -46,7 +50,7 @@ def spec(command: Sequence[str], **options: object) -> Spec:
         if key not in known:
             raise UsageError(f"there is no option {key}", nearest(key, known))
         values[key] = _converted(known[key], value)
-    made = Spec(command, values)
+    made = Spec(_words(command), values)
     made.asked = {key: str(value) for key, value in options.items()}
     return made
 
@@ -57,4 +61,28 @@ def _converted(option: Option, value: object) -> object:
         return (option.convert(value),) if option.many else option.convert(value)
     if option.many and isinstance(value, (list, tuple)):
         return tuple(option.convert(each) if isinstance(each, str) else each for each in value)
+    if option.metavar in MEASURES and value is not None and not isinstance(value, Share):
+        return option.convert(_text(option, value))
     return value
+
+
+def _text(option: Option, value: object) -> str:
+    """A plain number is checked as what one would type: a limit of 100 bytes is too little here, too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"{option.key}: {value!r} is neither text nor a number")
+    if value == math.inf:
+        return "infinity"
+    return str(int(value)) if isinstance(value, int) else f"{value:.9f}"  # int(): signal.SIGTERM is a number as well
+
+
+def _words(command: Sequence[str]) -> list[str]:
+    """The command's words; paths and bytes are words as well."""
+    if isinstance(command, (str, bytes)):
+        raise UsageError(f"the command is one string: {command!r}", "Give a list of words, or ['sh', '-c', command]")
+    try:
+        words = [os.fsdecode(word) for word in command]
+    except TypeError:
+        raise UsageError(f"the command is no list of words: {command!r}") from None
+    if any("\0" in word for word in words):
+        raise UsageError("the command has a NUL character in it")
+    return words

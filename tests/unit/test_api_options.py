@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import signal
+from pathlib import Path
+
 import pytest
 
 from memrun.api import spec
 from memrun.errors import UsageError
+from memrun.options import Share
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,54 @@ def test_several_marks():
     assert not spec(["true"], limit="5M").surrounded
     with pytest.raises(UsageError):
         spec(["true"], at=["80%=lg"])
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"limit": 5 << 20}, 5 << 20),
+        ({"limit": None}, None),
+        ({"limit": math.inf}, None),
+        ({"limit": Share(5000)}, Share(5000)),
+        ({"timeout": 0.2}, 0.2),
+        ({"timeout": math.inf}, None),
+        ({"stop_signal": signal.SIGUSR1}, signal.SIGUSR1),
+        ({"grow": 1.5}, 1.5),
+        ({"attempts": 3}, 3),
+    ],
+)
+def test_numbers(given, value):
+    (key,) = given
+    assert getattr(spec(["true"], **given), key) == value
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"limit": 100},
+        {"limit": -3},
+        {"limit": 5.5},
+        {"limit": True},
+        {"limit": math.nan},
+        {"limit": []},
+        {"limit": b"5M"},
+        {"limit": 1 << 70},
+        {"timeout": -1},
+        {"stop_signal": 999},
+        {"grow": 0.5},
+        {"attempts": 0},
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_as_their_text_would_be(given):
+    with pytest.raises(UsageError):
+        spec(["true"], **given)
+
+
+@pytest.mark.parametrize("command", ["true", b"true", None, [1], ["a\0b"], 7])
+def test_a_command_is_a_list_of_words(command):
+    with pytest.raises(UsageError):
+        spec(command)
+
+
+def test_paths_and_bytes_are_words():
+    assert spec((Path("/bin/true"), b"\xff")).command == ["/bin/true", "\udcff"]
