@@ -11,10 +11,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
+import trio
 
-from memrun import clients, names
+from memrun import clients, events, machine, names
+from memrun import run as memrun_api
 
 MEMRUN = [sys.executable, "-m", "memrun"]
 RUNS = int(os.environ.get("MEMRUN_TEST_RUNS", "2"))  # 200 in a long run
@@ -127,6 +130,44 @@ def test_held_beside_a_busy_machine(judged, hog):
         for one in busy:
             one.kill()
             one.wait()
+
+
+@pytest.mark.v1
+def test_held_beside_others_who_make_groups(judged, hog):
+    """A write to cgroup.freeze waits for them, for longer than a tmpfs writer takes from its wire to its limit."""
+    program = """
+import os, sys
+from memrun import cgroup
+host = cgroup.open_host(os.getpid())
+host.begin()
+while os.getppid() == int(sys.argv[1]) and not os.path.exists(sys.argv[2]):
+    group = host.create("z", cgroup.Wish(1 << 26))
+    group.remove()
+    group.close()
+host.end()
+"""
+    stop = f"/dev/shm/memrun-test-{os.getpid()}"
+    others = [subprocess.Popen([sys.executable, "-c", program, str(os.getpid()), stop]) for _ in range(2)]
+    try:
+        for _ in range(RUNS):
+            done, record = judged("--limit", "20M", "--on-oom", "pause", "--grow", "2", "--", hog, "memfd", "60")
+            assert (record["result"], done.returncode) == ("success", 0), (done, record)
+    finally:
+        with open(stop, "w"):
+            for other in others:
+                other.wait(timeout=30)
+        os.unlink(stop)
+
+
+def test_what_the_machine_has_not_got_now_it_may_have_later(hog, monkeypatch):
+    """A job that is held for want of memory is asked for again, and goes on by itself."""
+    rooms = iter([0, 1 << 40, 1 << 40])
+    monkeypatch.setattr(machine, "room", lambda _site: next(rooms))
+    told = []
+    record = trio.run(partial(memrun_api, [hog, "touch", "60"], on_event=told.append, limit="30M", on_oom="pause", grow="4"))
+    assert (record.result, [one["to"] >> 20 for one in record.raises]) == ("success", [120])
+    assert [one.event for one in told if isinstance(one, events.Tell)] == ["paused", "denied", "resumed"]
+    assert record.paused >= 1.0
 
 
 def test_page_cache_is_no_reason_to_pause(judged, hog, disk):
@@ -305,6 +346,10 @@ def test_events_are_kept_for_who_asks_later(memrun, held):
         "resumed",
     ]
     assert memrun("events", "one").stdout.count("\n") == 5
+    bored = subprocess.Popen([*MEMRUN, "events", "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert bored.stdout.readline()
+    bored.send_signal(signal.SIGINT)
+    assert (bored.communicate()[1], bored.returncode) == ("", -signal.SIGINT)
     follow = subprocess.Popen([*MEMRUN, "events", "-f", "--json"], stdout=subprocess.PIPE, text=True)
     assert all(follow.stdout.readline() for _ in told)
     for job in jobs:
