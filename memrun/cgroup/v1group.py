@@ -16,7 +16,14 @@ the kernel every 128 pages per CPU, so that a small limit's wire may be seen lat
 Which freezer: a write to cgroup.freeze takes 14 us in the median, but 5 to 15 ms in one of 100 (cgroup_mutex, which is held
 while any group of the machine is made or removed), and in 5 ms a job charges 10 MB and more. freezer.state takes 0.1 ms, and
 never took more than 0.35 (1600 writes beside two processes that make and remove groups). But it lets nobody die by SIGKILL. So it
-is written first, then the other, then undone.
+is written first, then the other, then undone. Beside those two processes, at 20 MiB: 0 of 40 tmpfs writers got through to 60
+MiB with cgroup.freeze alone, 120 of 120 (tmpfs, memfd, read) like this. And in 200 runs each of one thread, four, eight
+processes, 160 forks, one big mapping, tmpfs by 4 KiB and by 1 MiB, read(2), and one beside a busy process: 1800 of 1800
+held twice and finished, no kill; 60 of 60 runs of dd with files five times the limit were never paused.
+
+What is left: below 8 MiB a wire that is close enough not to stop a job long before its limit is nearer than the kernel looks. User
+faults are parked exactly all the same (60 of 60 from 2M to 5M), but read(2) into fresh memory got EFAULT in 7 of 10 at 5M, and in
+none of 10 at 8M.
 
 Counting: `oom_kill` of memory.oom_control is exact but local to one group (v2's is the subtree's) and says nothing about
 whose limit it was. The oom eventfd does: the kernel notifies the group that is out of memory *and those below it*, so the
