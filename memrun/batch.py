@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from memrun.berth import Berths
-    from memrun.job import Site
+    from memrun.job import Attempt, Site
     from memrun.jobs import Batch, Job, Need
     from memrun.ledger import Ledger
     from memrun.output import Sink
 
 SILENT = (events.Crossed, events.Pressed, events.Rang, events.SignalAsked)  # events after which nobody has more or less memory
+AT_ONCE = 4  # launches that are under way at a time: more would keep the reaction of others waiting
 
 
 class Scheduler:
@@ -54,10 +55,12 @@ class Scheduler:
         self.over = trio.Event()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._launching = trio.Semaphore(AT_ONCE)
         self._launched: dict[Run, Entry] = {}  # in this order
         self._waiting: dict[str, Entry] = {}  # for others
         self._look = True  # somebody's needs may have been met
         self._unsynced = False
+        self._total = self._open = 0  # jobs that are no services: all, and those that are not done
         for job in batch.jobs:
             self.add(job)
 
@@ -69,11 +72,14 @@ class Scheduler:
         entry.since = trio.current_time()
         self._waiting[job.name] = entry
         self._look = True
+        self._total += not job.service
+        self._open += not job.service
         return entry
 
     def remember(self, entry: Entry, outcome: Outcome) -> None:
         """It was done in an earlier run."""
         entry.outcome = outcome
+        self._open -= not entry.job.service
         entry.over.set()
         self._waiting.pop(entry.name, None)
 
@@ -81,6 +87,8 @@ class Scheduler:
         """It is not in the file any more."""
         if entry.waiting:
             del self.entries[entry.name]
+            self._total -= not entry.job.service
+            self._open -= not entry.job.service
             self._waiting.pop(entry.name, None)
             self.claims.leave([entry])
         elif not entry.done:
@@ -110,19 +118,22 @@ class Scheduler:
             while not self._over():
                 await self._changed.wait()
                 self._changed = trio.Event()
-                await self._shuffle()
+                self._shuffle()
             await self._stop_services()
         self._sync()
         self.over.set()
         return [entry.outcome for entry in self.entries.values() if entry.outcome is not None]
+
+    def count(self) -> tuple[int, int]:
+        """(done, all) of the jobs that are no services."""
+        return self._total - self._open, self._total
 
     def change(self) -> None:
         """Something may be possible that was not."""
         self._changed.set()
 
     def _over(self) -> bool:
-        batch = [entry for entry in self.entries.values() if not entry.job.service]
-        return all(entry.done for entry in batch or self.entries.values())
+        return not self._open and (self._total > 0 or all(entry.done for entry in self.entries.values()))
 
     async def _stop_services(self) -> None:
         """In reverse order of their start, each before the next."""
@@ -134,11 +145,12 @@ class Scheduler:
                 self.stop_one(entry)
                 await entry.run.over.wait()
 
-    async def _shuffle(self) -> None:
+    def _shuffle(self) -> None:
         """Everything that can be done now."""
         if self._look:
             self._look = False
             self._skip_and_queue()
+        assert self._nursery is not None
         found = self.claims.plan(trio.current_time(), starts=not self.ending)
         for name, limit in found.grants:
             self._grant(self.entries[name], limit)
@@ -147,13 +159,13 @@ class Scheduler:
         starts = [self.entries[name] for name in found.starts]
         self.claims.promise(starts)
         for entry in starts:
-            await self._start(entry)
+            self._waiting.pop(entry.name, None)
+            self._nursery.start_soon(self._start, entry)
         self._sync()
 
     def _sync(self) -> None:
-        if self._unsynced:
-            self._unsynced = False
-            self.ledger.sync()
+        self.ledger.commit(durably=self._unsynced)
+        self._unsynced = False
 
     def _skip_and_queue(self) -> None:
         """Whose needs are met is queued; whose can never be is done with, and so may be those who need it."""
@@ -194,35 +206,59 @@ class Scheduler:
     # Starting
 
     async def _start(self, entry: Entry) -> None:
-        """Launch what was promised its memory; others are heard in between."""
-        if self.ending or entry.done:
+        """Launch what was promised its memory. While the kernel takes its time with one, others are launched."""
+        async with self._launching:
+            if self.ending or entry.done:
+                entry.reserved = None
+                return
+            self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
+            try:
+                attempt = await self._made(entry)
+            except MemrunError as e:
+                self._failed(entry, e)
+                return
+        self._arrived(entry, attempt)
+
+    async def _made(self, entry: Entry) -> Attempt:
+        attempt = self.berths.make(entry, entry.limit)
+        try:
+            await trio.lowlevel.wait_readable(attempt.news)
+        except BaseException:
+            attempt.abandon()
+            raise
+        attempt.arrive()
+        return attempt
+
+    def _failed(self, entry: Entry, error: MemrunError) -> None:
+        self._close_output(entry)
+        if entry.run is None:
+            self._done(entry, _unstarted(entry, error))
+        else:
+            entry.reserved = None
+            entry.run.enter(lambda: _raised(error))
+
+    def _arrived(self, entry: Entry, attempt: Attempt) -> None:
+        """It runs: its own Run takes over, the new one or the one that wanted another attempt."""
+        assert self._nursery is not None
+        run = entry.run
+        if run is not None and run.record is not None:  # it was stopped meanwhile, and is over
+            attempt.abandon()
+            self._close_output(entry)
             entry.reserved = None
             return
-        limit, run = entry.limit, entry.run
-        self._waiting.pop(entry.name, None)
-        self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
-        if run is None:
-            self._start_first(entry, limit)
-        else:
-            run.enter(lambda: self.berths.make(entry, limit))
-            self._pump(entry)
-        entry.reserved = None
-        await trio.lowlevel.checkpoint()
-
-    def _start_first(self, entry: Entry, limit: int | None) -> None:
-        assert self._nursery is not None
-        try:
-            attempt = self.berths.make(entry, limit)
-        except MemrunError as e:
-            self._done(entry, _unstarted(entry, e))
-            return
-        entry.run = run = Run(self.site, attempt)
-        run.usher = self
-        run.hear = lambda what: self.hear(entry, what)
-        self._launched[run] = entry
-        run.begin()
         self._pump(entry)
-        self._nursery.start_soon(self._attend, entry, run)
+        if run is None:
+            entry.run = run = Run(self.site, attempt)
+            run.usher = self
+            run.hear = lambda what: self.hear(entry, what)
+            self._launched[run] = entry
+            run.begin()
+            self._nursery.start_soon(self._attend, entry, run)
+        else:
+            run.enter(lambda: attempt)
+        entry.reserved = None
+        if self.ending or entry.stopped:
+            self.stop_one(entry, now=self.ending == "killing")
 
     def _pump(self, entry: Entry) -> None:
         assert self._nursery is not None
@@ -250,6 +286,7 @@ class Scheduler:
 
     def _done(self, entry: Entry, outcome: Outcome, *, again: bool = False) -> None:
         entry.outcome, entry.reserved = outcome, None
+        self._open -= not entry.job.service
         entry.over.set()
         self._waiting.pop(entry.name, None)
         self._look = True
@@ -351,6 +388,10 @@ async def _copy(sink: Sink, scope: trio.CancelScope) -> None:
     with scope:
         if not scope.cancel_called:
             await sink.pump()
+
+
+def _raised(error: MemrunError) -> Attempt:
+    raise error
 
 
 def _unstarted(entry: Entry, error: MemrunError) -> Outcome:

@@ -122,8 +122,8 @@ class Show:
         if isinstance(what, Outcome):
             if self.joblog is not None:
                 self.joblog.add(what, entry.job)
-            batch = [one for one in self.scheduler.entries.values() if not one.job.service]
-            self.say(f"memrun: {view.ended(what, sum(one.done for one in batch), len(batch))}")
+            if not self.quiet:
+                self.say(f"memrun: {view.ended(what, *self.scheduler.count())}")
 
     def _obey(self, event: events.Event) -> None:
         """A signal."""

@@ -118,10 +118,13 @@ def whole(enclosing: int | None) -> int:
 class Attempt:
     """One group with one command in it."""
 
-    __slots__ = ("attempt", "began", "child", "group", "guard", "kmsg", "seen", "site", "spec", "started")
+    __slots__ = ("_underway", "attempt", "began", "child", "group", "guard", "kmsg", "seen", "site", "spec", "started")
 
     def __init__(self, site: Site, spec: Spec, attempt: int = 1, limit: Size = None, *, guarded: bool = False) -> None:
-        """`limit`: of a further attempt; the first one's is the spec's. `guarded`: nobody watches yet, and it is to be held."""
+        """`limit`: of a further attempt; the first one's is the spec's. `guarded`: nobody watches yet, and it is to be held.
+
+        One of many (spec.apart) is only forked: `arrive`, when `news` is readable, completes it.
+        """
         self.site, self.spec, self.attempt = site, spec, attempt
         self.seen: list[dict[str, object]] = []  # largest processes, if somebody looked at the last limit event
         self.kmsg = -1
@@ -136,13 +139,32 @@ class Attempt:
                 self.guard = Guard(self.group)
             self.started = time.time()
             self.began = time.monotonic()
-            self.child: Process = launch.launch(self._entering(order))
+            self._underway = launch.start(self._entering(order))
+            self.child: Process = self._underway.child
+            if not spec.apart:
+                self._underway.settle()
         except BaseException:
-            self.relieve()
-            self.group.kill()
-            self.group.remove()
-            self.close()
+            self._give_up()
             raise
+
+    @property
+    def news(self) -> int:
+        """Readable when it has been launched, or has failed to be."""
+        return self._underway.news
+
+    def arrive(self) -> None:
+        """Wait until the command runs; LaunchError, and nothing left, where it does not."""
+        try:
+            self._underway.settle()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        self.relieve()
+        self.group.kill()
+        self.group.remove()
+        self.close()
 
     def _entering(self, order: launch.Order) -> launch.Order:
         order.procs_fds = self.group.procs_fds()

@@ -140,8 +140,35 @@ def _is_closed(place: str) -> bool:
     return False
 
 
+class Underway:
+    """A child between fork and exec. `news`: a descriptor that is readable when it is through, one way or the other.
+
+    Entering a group can take the kernel milliseconds (since 6.0 it waits for an RCU grace period), in which a batch has better to do.
+    """
+
+    __slots__ = ("_order", "child", "news")
+
+    def __init__(self, order: Order, child: Child, news: int) -> None:
+        self._order, self.child, self.news = order, child, news
+
+    def settle(self) -> Child:
+        """Wait until the command is running, once. LaunchError says which step failed; the child is reaped then."""
+        with os.fdopen(self.news, "rb", buffering=0) as pipe:
+            said = pipe.read()
+        if said:
+            os.waitpid(self.child.pid, 0)
+            self.child.close()
+            raise _failure(self._order, said[0], int.from_bytes(said[1:5], "little"), said[5:])
+        return self.child
+
+
 def launch(order: Order) -> Child:
     """Fork, enter, exec; returns when the command is running. LaunchError says which step failed."""
+    return start(order).settle()
+
+
+def start(order: Order) -> Underway:
+    """Fork. LaunchError where there can be no further process."""
     told, tell = os.pipe()
     before = signals.block(signals.every())
     try:
@@ -155,14 +182,7 @@ def launch(order: Order) -> Child:
     finally:
         signals.set_mask(before)
     os.close(tell)
-    with os.fdopen(told, "rb", buffering=0) as pipe:
-        said = pipe.read()
-    child = Child(pid, os.pidfd_open(pid))
-    if said:
-        os.waitpid(pid, 0)
-        child.close()
-        raise _failure(order, said[0], int.from_bytes(said[1:5], "little"), said[5:])
-    return child
+    return Underway(order, Child(pid, os.pidfd_open(pid)), told)
 
 
 def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError:

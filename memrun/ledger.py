@@ -1,7 +1,7 @@
 """What is known of a job file's jobs, durably: an SQLite database beside the file, one writer at a time.
 
-Every transition is written when it happens. A write is in the kernel's hands at once (so it outlives a SIGKILL of memrun), and
-on the disk with the next `sync`: the batch syncs after completions, many of them together where they come together, because
+Every transition is written when it happens, and committed by whoever looks at the whole batch next, a moment later: then it outlives
+a SIGKILL of memrun. After completions the commit is durable, on the disk, many of them together where they come together, because
 an fsync is milliseconds in which nobody else is heard. WAL, so that others may read meanwhile.
 
 The lock is flock(2) on the database itself, shared with the dead man's hand: after a SIGKILL it is free only when the hand has ended
@@ -75,6 +75,7 @@ class Ledger:
         self._base.executescript(TABLES)
         self._settle_schema()
         self._about("pid", str(self._pid))
+        self.commit()
 
     def _settle_schema(self) -> None:
         found = self._base.execute("PRAGMA user_version").fetchone()[0]
@@ -89,12 +90,11 @@ class Ledger:
 
     def _write(self, words: str, *values: object) -> None:
         try:
+            if not self._base.in_transaction:
+                self._base.execute("BEGIN")
             self._base.execute(words, values)
-            self._broken = False
         except sqlite3.Error as e:
-            if not self._broken:
-                self.remark(f"cannot record what happens in {self.path}: {e}; jobs that end now may be run again by the next up")
-            self._broken = True
+            self._complain(e)
 
     def known(self) -> dict[str, Known]:
         """All jobs that were ever run from this file."""
@@ -135,16 +135,27 @@ class Ledger:
             job, "open" if again else "ended", result, why, None if record is None else json.dumps(record),
         )  # fmt: skip
 
-    def sync(self) -> None:
-        """What was written is on the disk when this returns."""
-        if self._broken:
-            return
-        self._base.execute("PRAGMA synchronous=FULL")
-        self._about("synced", str(time.time()))
-        self._base.execute("PRAGMA synchronous=NORMAL")
+    def commit(self, *, durably: bool = False) -> None:
+        """What was written is in the kernel's hands when this returns; `durably`: on the disk."""
+        try:
+            if self._base.in_transaction:
+                self._base.execute("COMMIT")
+                self._broken = False
+            if durably and not self._broken:
+                self._base.execute("PRAGMA synchronous=FULL")
+                self._base.execute("INSERT OR REPLACE INTO about VALUES ('synced', ?)", (time.time(),))
+                self._base.execute("PRAGMA synchronous=NORMAL")
+        except sqlite3.Error as e:
+            self._complain(e)
+
+    def _complain(self, e: sqlite3.Error) -> None:
+        if not self._broken:
+            self.remark(f"cannot record what happens in {self.path}: {e}; jobs that end now may be run again by the next up")
+        self._broken = True
 
     def close(self) -> None:
         """Let go; the database is one file again."""
+        self.commit(durably=True)
         try:
             self._base.close()
         except sqlite3.Error as e:

@@ -31,7 +31,7 @@ def test_what_was_written_is_known_again(file):
     book.launched("b", "d2", 3)
     book.grown("b", 700)
     book.ended("c", "skipped", "needs x", None, again=True)
-    book.sync()
+    book.commit(durably=True)
     book.close()
     known = ledger.peek(file)
     book = take(file)
@@ -42,10 +42,10 @@ def test_what_was_written_is_known_again(file):
     assert known["c"] == ledger.Known("", "open", "skipped", "needs x", 0, None, None)
 
 
-def test_a_write_outlives_a_sigkill_without_a_sync(file):
+def test_a_write_outlives_a_sigkill_as_soon_as_it_is_committed(file):
     program = (
         "import os, sys; from memrun import ledger; book = ledger.take(sys.argv[1], os.getpid()); book.launched('a', 'd', 1); "
-        "book.ended('a', 'success', '', {}); os.kill(os.getpid(), 9)"
+        "book.ended('a', 'success', '', {}); book.commit(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, file]).returncode == -9
     assert ledger.peek(file)["a"].result == "success"
@@ -72,6 +72,7 @@ def test_who_was_killed_is_waited_for_until_its_hand_has_let_go(file, monkeypatc
     book = take(file)
     hand = os.dup(book.lock)
     book._about("pid", "4194305")  # nobody's
+    book.commit()
     slept = []
 
     def sleep(seconds):
@@ -91,7 +92,7 @@ def test_a_full_disk_is_said_once_and_ends_nothing(file):
     book._base.execute("PRAGMA max_page_count = 1")
     for number in range(2000):
         book.note("a", 1, "event", "x" * 1000 + str(number))
-    book.sync()
+    book.commit(durably=True)
     assert len(remarks) == 1
     assert "full" in remarks[0]
     book.close()
