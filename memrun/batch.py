@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from memrun.output import Sink
 
 SILENT = (events.Crossed, events.Pressed, events.Rang, events.SignalAsked)  # events after which nobody has more or less memory
+TOO_LATE = "the run was stopped before it could start"
 AT_ONCE = 4  # launches that are under way at a time: more would keep the reaction of others waiting
 
 
@@ -173,7 +174,7 @@ class Scheduler:
         while again:
             again = False
             for entry in list(self._waiting.values()):
-                why = "the run was stopped before it could start" if self.ending else self._hopeless(entry)
+                why = TOO_LATE if self.ending else self._hopeless(entry)
                 if why:
                     self._done(entry, Outcome(entry.name, "skipped", why=why))
                     again = True
@@ -210,6 +211,8 @@ class Scheduler:
         async with self._launching:
             if self.ending or entry.done:
                 entry.reserved = None
+                if entry.waiting:
+                    self._done(entry, Outcome(entry.name, "skipped", why=TOO_LATE))
                 return
             self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
             try:

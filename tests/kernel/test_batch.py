@@ -231,7 +231,7 @@ limit = "20M"
         process = file.start("-q")
         time.sleep(rng.uniform(0.1, 0.9))  # any moment will do
         process.kill()
-        process.communicate()
+        process.communicate(timeout=20)
         for lock in file.folder.glob("lock.*"):
             deadline = time.monotonic() + 5
             while time.monotonic() < deadline and any(limits_below(process.pid)):
