@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import events
+from memrun.berth import clear, pump
 from memrun.claims import Claims
 from memrun.entries import Entry
 from memrun.errors import MemrunError
 from memrun.jobs import Outcome
+from memrun.needs import hopeless, met
 from memrun.record import Record
 from memrun.supervisor import Run, rule_of
 
@@ -35,9 +37,8 @@ if TYPE_CHECKING:
 
     from memrun.berth import Berths
     from memrun.job import Attempt, Site
-    from memrun.jobs import Batch, Job, Need
+    from memrun.jobs import Batch, Job
     from memrun.ledger import Ledger
-    from memrun.output import Sink
 
 SILENT = (events.Crossed, events.Pressed, events.Rang, events.SignalAsked)  # events after which nobody has more or less memory
 TOO_LATE = "the run was stopped before it could start"
@@ -61,6 +62,7 @@ class Scheduler:
         self._waiting: dict[str, Entry] = {}  # for others
         self._look = True  # somebody's needs may have been met
         self._unsynced = False
+        self._failure = ""  # the first job that has failed
         self._total = self._open = 0  # jobs that are no services: all, and those that are not done
         for job in batch.jobs:
             self.add(job)
@@ -81,6 +83,7 @@ class Scheduler:
         """It was done in an earlier run."""
         entry.outcome = outcome
         self._open -= not entry.job.service
+        self._note_failure(entry, outcome)
         entry.over.set()
         self._waiting.pop(entry.name, None)
 
@@ -174,35 +177,20 @@ class Scheduler:
         while again:
             again = False
             for entry in list(self._waiting.values()):
-                why = TOO_LATE if self.ending else self._hopeless(entry)
+                why = self._why_not(entry)
                 if why:
                     self._done(entry, Outcome(entry.name, "skipped", why=why))
                     again = True
-                elif not entry.queued and all(self._met(need) for need in entry.job.needs):
+                elif not entry.queued and all(met(need, self.entries) for need in entry.job.needs):
                     self.claims.queue(entry)
 
-    def _met(self, need: Need) -> bool:
-        other = self.entries.get(need.job)
-        if other is None:
-            return True
-        if need.until == "started":
-            return other.started or (other.outcome is not None and other.outcome.before)
-        return other.outcome is not None and (need.until == "finished" or other.outcome.ok)
-
-    def _hopeless(self, entry: Entry) -> str:
-        """Why it can never start; '' where it can."""
-        if entry.stopped:
-            return "it was stopped before it could start"
-        if self.batch.on_failure == "stop" and (first := self._first_failure()) and not entry.job.service:
-            return f"{first} has failed, and on_failure is stop"
-        for need in entry.job.needs:
-            other = self.entries.get(need.job)
-            if other is not None and other.outcome is not None and not self._met(need):
-                return f"it needs {need.job}, which ended as {other.outcome.result}"
-        return ""
-
-    def _first_failure(self) -> str:
-        return next((e.name for e in self.entries.values() if e.outcome is not None and not e.outcome.ok), "")
+    def _why_not(self, entry: Entry) -> str:
+        """Why it will never be started; '' where it may be."""
+        if self.ending:
+            return TOO_LATE
+        if self.batch.on_failure == "stop" and self._failure and not entry.job.service:
+            return f"{self._failure} has failed, and on_failure is stop"
+        return hopeless(entry, self.entries)
 
     # Starting
 
@@ -233,7 +221,7 @@ class Scheduler:
         return attempt
 
     def _failed(self, entry: Entry, error: MemrunError) -> None:
-        self._close_output(entry)
+        clear(entry)
         if entry.run is None:
             self._done(entry, _unstarted(entry, error))
         else:
@@ -246,10 +234,10 @@ class Scheduler:
         run = entry.run
         if run is not None and run.record is not None:  # it was stopped meanwhile, and is over
             attempt.abandon()
-            self._close_output(entry)
+            clear(entry)
             entry.reserved = None
             return
-        self._pump(entry)
+        pump(entry, self._nursery)
         if run is None:
             entry.run = run = Run(self.site, attempt)
             run.usher = self
@@ -263,13 +251,6 @@ class Scheduler:
         if self.ending or entry.stopped:
             self.stop_one(entry, now=self.ending == "killing")
 
-    def _pump(self, entry: Entry) -> None:
-        assert self._nursery is not None
-        for sink in entry.sinks:
-            scope = trio.CancelScope()
-            entry.pumps.append(scope)
-            self._nursery.start_soon(_copy, sink, scope)
-
     async def _attend(self, entry: Entry, run: Run) -> None:
         """From its start to its outcome."""
         try:
@@ -278,7 +259,7 @@ class Scheduler:
             self._done(entry, _unstarted(entry, e))
             return
         finally:
-            self._close_output(entry)
+            clear(entry)
             run.over.set()
         interrupted = bool(self.ending) and record.result == "stopped"
         self._done(
@@ -290,6 +271,7 @@ class Scheduler:
     def _done(self, entry: Entry, outcome: Outcome, *, again: bool = False) -> None:
         entry.outcome, entry.reserved = outcome, None
         self._open -= not entry.job.service
+        self._note_failure(entry, outcome)
         entry.over.set()
         self._waiting.pop(entry.name, None)
         self._look = True
@@ -301,13 +283,9 @@ class Scheduler:
         self.told(entry, outcome)
         self.change()
 
-    def _close_output(self, entry: Entry) -> None:
-        for scope in entry.pumps:
-            scope.cancel()
-        sinks, entry.sinks, entry.pumps = entry.sinks, [], []
-        for sink in sinks:
-            sink.drain()
-            sink.close()
+    def _note_failure(self, entry: Entry, outcome: Outcome) -> None:
+        if not outcome.ok and outcome.result != "skipped" and not entry.job.service:
+            self._failure = self._failure or entry.name
 
     # What runs of jobs say, and want: the usher
 
@@ -319,7 +297,7 @@ class Scheduler:
                 entry.since = trio.current_time()
                 self.ledger.note(entry.name, entry.launches, "launched")
             case events.Settled(_, result):
-                self._close_output(entry)
+                clear(entry)
                 self.ledger.note(entry.name, entry.launches, "settled", result)
             case events.Reached() | events.RaiseAsked() | events.PauseAsked() | events.ResumeAsked() | events.Granted():
                 entry.since = trio.current_time()
@@ -384,13 +362,6 @@ class Scheduler:
 
     def _living(self) -> Iterable[Entry]:
         return [entry for entry in self._launched.values() if not entry.done]
-
-
-async def _copy(sink: Sink, scope: trio.CancelScope) -> None:
-    """Until nobody writes any more, or the group is empty."""
-    with scope:
-        if not scope.cancel_called:
-            await sink.pump()
 
 
 def _raised(error: MemrunError) -> Attempt:

@@ -10,6 +10,8 @@ import copy
 import os
 from typing import TYPE_CHECKING
 
+import trio
+
 from memrun import identity, output, templates
 from memrun.job import Attempt
 from memrun.units import format_size
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from memrun.entries import Entry
     from memrun.job import Site
     from memrun.options import Spec
+
+UNBOUNDED = 1 << 62  # bytes of a log that is never rotated: through a pipe as well
 
 
 class Berths:
@@ -66,7 +70,7 @@ class Berths:
         try:
             for fd, path in wanted.items():
                 same = fd == 2 and path == wanted.get(1)
-                sinks[fd] = sinks[1] if same else output.open_sink(path, to.most, to.keep, pipe, who)
+                sinks[fd] = sinks[1] if same else output.open_sink(path, to.most or UNBOUNDED, to.keep, pipe, who)
             for fd in self._shared - wanted.keys():
                 sinks[fd] = output.prefixed(entry.name, self._write, 0, pipe)
         except BaseException:
@@ -74,6 +78,30 @@ class Berths:
                 sink.close()
             raise
         return sinks, list(dict.fromkeys(wanted.values()))
+
+
+def pump(entry: Entry, nursery: trio.Nursery) -> None:
+    """Copy what the attempt writes, until `clear`."""
+    for sink in entry.sinks:
+        scope = trio.CancelScope()
+        entry.pumps.append(scope)
+        nursery.start_soon(_copy, sink, scope)
+
+
+async def _copy(sink: output.Sink, scope: trio.CancelScope) -> None:
+    with scope:
+        if not scope.cancel_called:  # and closed
+            await sink.pump()
+
+
+def clear(entry: Entry) -> None:
+    """Its group is empty: what it has written is taken, and whoever else holds its pipes is not waited for."""
+    for scope in entry.pumps:
+        scope.cancel()
+    sinks, entry.sinks, entry.pumps = entry.sinks, [], []
+    for sink in sinks:
+        sink.drain()
+        sink.close()
 
 
 def _words(number: int, limit: int | None) -> dict[str, str]:

@@ -95,7 +95,8 @@ ROOMS = {
     "entries": "states ?jobs ?output ?supervisor",
     "berth": "identity job output templates units ?entries ?options",
     "claims": "cgroup errors plan units ?entries ?job",
-    "batch": "claims entries errors events jobs record supervisor ?berth ?job ?ledger ?output",
+    "needs": "?entries ?jobs",
+    "batch": "berth claims entries errors events jobs needs record supervisor ?berth ?job ?ledger",
     "ledger": "errors",
     "keeper": "errors signals",
     "progress": "jobs ?batch ?entries",
@@ -109,7 +110,7 @@ ROOMS = {
     "cli": "errors guard hand launch names signals job options ~attach ~strangers ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~up ~__init__ ?identity ?record ?strangers ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "aside batch batchrun control desk entries gauges hooks output outlet progress view watch supervisor",
+    "trio": "aside batch batchrun berth control desk entries gauges hooks output outlet progress view watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
@@ -117,7 +118,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events ledger policy states gauges jobs plan",
-    "typing": "api aside batch batchdesk batchrun berth budget claims entries ledger progress up control desk frame gauges jobs machine output plan policy summary view watch supervisor top",
+    "typing": "api aside batch batchdesk batchrun berth budget claims entries ledger needs progress up control desk frame gauges jobs machine output plan policy summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
