@@ -22,8 +22,8 @@ processes, 160 forks, one big mapping, tmpfs by 4 KiB and by 1 MiB, read(2), and
 held twice and finished, no kill; 60 of 60 runs of dd with files five times the limit were never paused.
 
 What is left: below 8 MiB a wire that is close enough not to stop a job long before its limit is nearer than the kernel looks. User
-faults are parked exactly all the same (60 of 60 from 2M to 5M), but read(2) into fresh memory got EFAULT in 7 of 10 at 5M, and in
-none of 10 at 8M.
+faults are parked exactly all the same (59 of 60 from 2M to 5M; one could not start a thread), but read(2) into fresh memory got
+EFAULT in 7 of 10 at 5M, and in none of 10 at 8M.
 
 Counting: `oom_kill` of memory.oom_control is exact but local to one group (v2's is the subtree's) and says nothing about
 whose limit it was. The oom eventfd does: the kernel notifies the group that is out of memory *and those below it*, so the
