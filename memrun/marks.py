@@ -59,6 +59,11 @@ class Threshold:
         self.at, self.action, self.hold, self.swap = at, action, hold, swap
 
     @property
+    def follows(self) -> bool:
+        """Whether a new limit moves it."""
+        return isinstance(self.at, Share)
+
+    @property
     def cache(self) -> bool:
         """Whether page cache counts. It does where the user is only told; it is no reason to stop, restart, pause or kill."""
         return self.action.do in TELLING

@@ -287,7 +287,7 @@ class Run:
 
     def move_marks(self) -> None:
         """A limit is another: shares of it have to be worked out again."""
-        if self._listening is not None:
+        if self._listening is not None and any(mark.follows for mark in self.spec.at):
             self._listening.cancel()
 
     def _ask(self, limit: int) -> None:

@@ -78,6 +78,7 @@ def test_what_is_wrong_with_a_threshold(text, said):
 def test_a_share_is_of_the_limit():
     mark = parse_at("80%=log")
     assert (mark.resolve(1000), mark.resolve(2000), mark.resolve(None)) == (800, 1600, None)
+    assert (mark.follows, parse_at("5M=log").follows) == (True, False)
     assert (parse_at("5M=log").resolve(None), parse_at("5M=log").resolve(1)) == (5 << 20, 5 << 20)
 
 
