@@ -24,7 +24,7 @@ NAMES: dict[int, str] = {number: name for name, number in NUMBERS.items() if nam
 KILL, TERM, INT, HUP, CONT = (NUMBERS[n] for n in ("KILL", "TERM", "INT", "HUP", "CONT"))
 USR1, USR2, WINCH, CHLD, STOP, QUIT = (NUMBERS[n] for n in ("USR1", "USR2", "WINCH", "CHLD", "STOP", "QUIT"))
 SI_KERNEL = 0x80
-HEARD = (TERM, INT, HUP, USR1, USR2, WINCH)  # what memrun answers for; everything else does what it always does
+HEARD = (TERM, INT, HUP, QUIT, USR1, USR2, WINCH)  # what memrun answers for; everything else does what it always does
 
 
 def parse(text: str) -> int:

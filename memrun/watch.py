@@ -139,7 +139,7 @@ def ending(number: int, at: float) -> events.Event:
 
 def detaching(number: int, at: float) -> events.Event | None:
     """And for processes that were there before memrun: they go on without it. Also when the terminal, which is not theirs, leaves."""
-    if number in {signals.TERM, signals.INT, signals.HUP}:
+    if number in {signals.TERM, signals.INT, signals.HUP, signals.QUIT}:
         return events.DetachAsked(at)
     return None if number == signals.WINCH else events.SignalAsked(at, number)
 

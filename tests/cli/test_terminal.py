@@ -111,3 +111,15 @@ def test_in_a_pipeline(terminal):
     terminal.type(f"{MEMRUN} --limit 50M -- yes | head -n 1 | sed s/y/pi''ped/; echo st''atus=${{PIPESTATUS[0]}}\n")
     terminal.expect("piped")
     terminal.expect("status=141")
+
+
+def test_control_backslash_is_the_commands(terminal):
+    """A Java or Go program says by it what its threads do, and goes on."""
+    terminal.type(
+        f"{MEMRUN} --limit 50M -- sh -c 'trap \"echo got-\\$((1+2))\" QUIT; echo $((6*7)); while :; do sleep 0.05; done'; echo st''atus=$?\n"
+    )
+    terminal.expect("42")
+    terminal.type("\x1c")
+    terminal.expect("got-3")
+    terminal.type("\x03")
+    terminal.expect("died of SIGINT")

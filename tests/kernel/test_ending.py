@@ -150,7 +150,7 @@ def test_stop_signal():
     assert (out, status) == ("asked\n", 7)
 
 
-@pytest.mark.parametrize("name", ["HUP", "USR1", "USR2", "WINCH", "INT"])
+@pytest.mark.parametrize("name", ["HUP", "QUIT", "USR1", "USR2", "WINCH", "INT"])
 def test_signals_are_passed_on(name):
     process = start("--", "sh", "-c", f"trap 'echo heard; exit 7' {name}; echo up; while :; do sleep 0.05; done")
     assert line_of(process) == "up"
