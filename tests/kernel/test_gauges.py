@@ -207,7 +207,7 @@ def test_page_cache_does_not_count_where_it_is_not_to(bench, hog, disk):
 
 def test_need_is_heard_behind_a_wall_of_page_cache(bench, hog, disk):
     """Use stands above the mark, all of it cache; then need grows beneath it."""
-    job = bench(100 * MIB, "sh", "-c", f"{filling(disk)}90 >&3; echo done; unset HOG_GATE; read go; exec {hog} step 10240 20 6")
+    job = bench(100 * MIB, "sh", "-c", f"{filling(disk)}90 >&3; echo done; unset HOG_GATE; read go; exec {hog} step 10240 100 6")
 
     async def play(mail):
         job.go()
