@@ -30,8 +30,8 @@ trap '' HUP INT QUIT TERM USR1 USR2 TSTP
 read -r said
 [ "$said" = done ] && exit 0
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
-end() {
-  for below in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ -d "$below" ] && end "${below%/}"; done
+finish() {
+  for below in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ -d "$below" ] && finish "${below%/}"; done
   [ -e "$1/cgroup.kill" ] && echo 1 > "$1/cgroup.kill"
   [ -e "$1/memory.oom_control" ] && echo 0 > "$1/memory.oom_control"
   while read -r pid; do kill -9 "$pid"; done < "$1/cgroup.procs"
@@ -41,7 +41,7 @@ end() {
 left=200
 while [ $left -gt 0 ]; do
   again=
-  for run in "$@"; do [ -d "$run" ] && end "$run" && [ -d "$run" ] || [ -d "$run" ] && again=1; done
+  for run in "$@"; do [ -d "$run" ] && finish "$run" && [ -d "$run" ] || [ -d "$run" ] && again=1; done
   [ "$again" ] || exit 0
   left=$((left - 1))
   sleep 0.05 || sleep 1
