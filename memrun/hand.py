@@ -25,6 +25,7 @@ import os
 from memrun import signals
 from memrun.errors import LaunchError
 
+# v2 lists a process that is being reaped at that moment as 0, and `kill -9 0` would be the hand itself (its process group).
 SCRIPT = """: memrun: ends the job if memrun dies
 trap '' HUP INT QUIT TERM USR1 USR2 TSTP
 read -r said
@@ -34,7 +35,7 @@ finish() {
   for below in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ -d "$below" ] && finish "${below%/}"; done
   [ -e "$1/cgroup.kill" ] && echo 1 > "$1/cgroup.kill"
   [ -e "$1/memory.oom_control" ] && echo 0 > "$1/memory.oom_control"
-  while read -r pid; do kill -9 "$pid"; done < "$1/cgroup.procs"
+  while read -r pid; do [ "$pid" = 0 ] || kill -9 "$pid"; done < "$1/cgroup.procs"
   [ -e "$1/freezer.state" ] && echo THAWED > "$1/freezer.state"
   rmdir "$1"
 }
