@@ -43,6 +43,13 @@ test: $(READY) examples/mem-allocate  ## set up, then pass every test that this 
 test-vm: $(READY) examples/mem-allocate  ## the kernel and command-line tests in a guest with cgroup v2
 	$(BIN)/python tests/vm/guest.py --timeout 1500 -- $(PYTEST) --promise v2 tests/contract tests/kernel tests/cli
 
+SYSTEMD_GUEST = $(BIN)/python tests/vm/guest.py --systemd --timeout 300
+
+.PHONY: test-systemd
+test-systemd: $(READY) examples/mem-allocate  ## users without root, cron, containers: in guests with systemd, on cgroup v2 and v1
+	$(SYSTEMD_GUEST) -- $(PYTEST) tests/systemd
+	$(SYSTEMD_GUEST) --kernel-arg systemd.unified_cgroup_hierarchy=0 -- $(PYTEST) tests/systemd
+
 .PHONY: bench
 bench: $(READY) examples/mem-allocate  ## ratios against the bare interpreter and the peers; asserts nothing
 	$(BIN)/python tests/bench/bench.py

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from memrun import cgroup, errors, forecast, jobfile, launch
-from memrun.errors import LaunchError, MemrunError, UsageError
+from memrun.errors import LaunchError, UsageError
 from memrun.job import whole
 from memrun.options import nearest
 from memrun.report import clean
@@ -65,10 +65,7 @@ def _json(value: object) -> str:
 
 def whole_here() -> int:
     """Bytes that percentages are of, here; no group is made for that."""
-    try:
-        return whole(cgroup.open_host(os.getpid()).enclosing())
-    except MemrunError:
-        return whole(None)
+    return whole(cgroup.enclosing())
 
 
 class Findings:

@@ -161,6 +161,8 @@ def _live(spec: Spec) -> Record:
     try:
         attempt = Attempt(site, spec, guarded=True)
         try:
+            if spec.verbose:
+                say(f"its group is {attempt.group.path}, {site.host.way}")
             done = _already_done(attempt, spec)
             if not done:
                 import trio  # noqa: F401  (the command runs by now)
@@ -313,6 +315,10 @@ exit status: the command's own; 128+n if it died of signal n (137: killed, also 
 
 
 def _doctor(words: list[str], _mask: frozenset[int]) -> int:
+    if any(word.startswith("--setup") for word in words):
+        from memrun.setup import main as prepare
+
+        return prepare(words)
     from memrun.doctor import main as examine
 
     return examine(words)

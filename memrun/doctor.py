@@ -27,10 +27,11 @@ PROBE = 64 << 20  # bytes: the limit that is tried
 USER_SCOPE = "systemd-run --user --scope -p Delegate=yes memrun --limit 500M -- COMMAND"
 ROOT_SCOPE = "systemd-run --scope -p Delegate=yes memrun --limit 500M -- COMMAND"
 CONCLUSION = "conclusion"  # the last line, which stands alone
-WORDS = ("--json", "--sweep", "--help", "-h")
+WORDS = ("--json", "--sweep", "--setup", "--help", "-h")
 USAGE = """\
 memrun doctor            what this machine allows, and the command that mends what it does not
 memrun doctor --json     the same as a list of {"what", "ok", "found", "remedy"}; ok is true, false or null (does not apply)
+memrun doctor --setup USER [--undo] [--apply]   print (--apply: do) what root does to let USER set limits, or to take it back
 memrun doctor --sweep    end and remove what a memrun that is no more has left below our own group
 
 exit status: 0 if memrun --limit works here (--sweep: if nothing is left), 1 if not.
@@ -106,7 +107,7 @@ def _probe(facts: Facts) -> None:
 
     site = Site()
     try:
-        facts.enclosing = site.host.enclosing()
+        facts.enclosing, facts.way = site.host.enclosing(), site.host.way
         group = site.host.create("doctor.1", Wish(PROBE))
         try:
             facts.limit = group.limit
@@ -220,7 +221,7 @@ def _own(f: Facts) -> Line:
 
 def _groups(f: Facts) -> Line:
     if f.refusal is None:
-        return Line("new groups", f"can be made there; a limit of {format_size(f.limit)} was set and read back")
+        return Line("new groups", f"can be made {f.way or 'there'}; a limit of {format_size(f.limit)} was set and read back")
     return Line("new groups", f.refusal[0], _mend(f), ok=False)
 
 
@@ -239,13 +240,12 @@ def _way_in(f: Facts) -> str:
         return "" if f.uid == 0 else f.enter
     if not f.systemd:
         return f.enter
-    return ROOT_SCOPE if f.uid == 0 else "\n".join([*_to_the_bus(f), USER_SCOPE])
+    return ROOT_SCOPE if f.uid == 0 else "\n".join(_to_the_bus(f)) or USER_SCOPE
 
 
 def _to_the_bus(f: Facts) -> list[str]:
     """What is to be done before the user's systemd can be asked."""
-    steps = [] if f.bus else [f"sudo loginctl enable-linger {f.user}"]
-    return steps if f.announced else [*steps, f"export XDG_RUNTIME_DIR={f.runtime}"]
+    return [] if f.bus else [f"sudo loginctl enable-linger {f.user}"]
 
 
 def _delegation(f: Facts) -> Line:
@@ -266,9 +266,9 @@ def _systemd(f: Facts) -> Line:
 def _bus(f: Facts) -> Line:
     if not f.systemd or f.uid == 0:
         return Line("user bus", "not needed" if f.uid == 0 else "there is no systemd", ok=None)
-    found = f"{f.runtime}/bus" if f.bus else f"no user manager at {f.runtime}"
-    unset = "" if f.announced else ", and XDG_RUNTIME_DIR is not set (cron, su and sudo do that)"
-    return Line("user bus", found + unset, "\n".join(_to_the_bus(f)), ok=f.bus and f.announced)
+    found = f"at {f.runtime}" if f.bus else f"no user manager at {f.runtime}"
+    unset = ", found without XDG_RUNTIME_DIR" if f.bus and not f.announced else ""
+    return Line("user bus", found + unset, "\n".join(_to_the_bus(f)), ok=f.bus)
 
 
 def _lingering(f: Facts) -> Line:

@@ -1,7 +1,8 @@
 """Where the sockets of this user's memruns are, and who has which name.
 
 The place: $XDG_RUNTIME_DIR/memrun, or /run/memrun for root, or /tmp/memrun-UID: a directory of our own with mode 0700, never a link, or
-there is none.
+there is none. A login's /run/user/UID counts where the variable was dropped, too (cron, su), and does not for root: who asks in a
+login must find what cron started, and the other way round.
 
 A name that was given (`--name`) is a job's alone, as it is with docker and `systemd-run --unit`: who asks for one that is in
 use is refused. A name that was not given is the command's, and many may have it at a time; it is claimed as far as it is free,
@@ -21,8 +22,9 @@ from memrun.errors import JobNameError
 def directory(*, make: bool = False) -> str | None:
     """The directory of this user's sockets; None where there is none that can be trusted."""
     me = os.geteuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and _ours(runtime, me):
+    login = f"/run/user/{me}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "") or login
+    if runtime.startswith("/") and _ours(runtime, me) and not (me == 0 and runtime == login):
         place = f"{runtime}/memrun"
     elif me == 0:
         place = "/run/memrun"

@@ -81,7 +81,7 @@ def main(words: list[str], mask: frozenset[int]) -> int:
     from memrun.job import whole
     from memrun.jobfile import load
 
-    batch = load(wish.file, only=wish.jobs, whole=whole(cgroup.open_host(os.getpid()).enclosing()))
+    batch = load(wish.file, only=wish.jobs, whole=whole(cgroup.enclosing()))
     for job in batch.jobs:
         job.spec.mask = mask
     if "--dry-run" in wish.flags:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from memrun.cgroup import detect
-from memrun.errors import NoCgroupError
+from memrun.cgroup import detect, ladder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +91,7 @@ if TYPE_CHECKING:
         """Where groups can be made: one directory of ours, below the group that memrun itself is in."""
 
         version: str
+        way: str  # where that is, and by which right: a phrase
 
         def places(self) -> tuple[str, ...]:
             """Directories that hold everything made here: what is to be emptied if memrun dies."""
@@ -221,15 +221,28 @@ def version() -> str:
 
 
 def open_host(pid: int) -> Host:
-    """Find memrun's own group and choose the kernel's kind. Nothing is made yet; NoCgroupError says what is missing."""
-    setup = detect.look()
+    """Find where groups can be made (ladder.py: memrun itself may be in another group afterwards) and choose the kernel's kind. No
+    group of ours is made yet; NoCgroupError says what is missing."""
     name = f"memrun-{pid}-{os.urandom(2).hex()}"
+    setup = detect.look()
+    setup.keeper = pid
+    setup, way = ladder.climb(setup, name)
+    host = _host(setup, name)
+    host.way = way
+    return host
+
+
+def enclosing() -> int | None:
+    """The tightest limit that memrun itself is under, wherever its groups would be made; no step is taken towards that."""
+    setup = detect.look()
+    return _host(setup, "").enclosing() if setup.version else None
+
+
+def _host(setup: detect.Setup, name: str) -> Host:
     if setup.version == "v1":
         from memrun.cgroup import v1  # one of the two is never needed
 
         return v1.Host(setup, name)
-    if setup.version == "v2":
-        from memrun.cgroup import v2
+    from memrun.cgroup import v2
 
-        return v2.Host(setup, name)
-    raise NoCgroupError(*detect.missing(setup))
+    return v2.Host(setup, name)

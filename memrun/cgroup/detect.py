@@ -68,7 +68,7 @@ class Setup:
     version: 'v1' | 'v2' | '' (no memory controller to be had). top: mount points, where a walk upwards ends.
     """
 
-    __slots__ = ("freezer", "hybrid", "memory", "memory_top", "unified", "unified_top", "version")
+    __slots__ = ("freezer", "hybrid", "keeper", "memory", "memory_top", "unified", "unified_top", "version", "whole")
 
     def __init__(self) -> None:
         self.version = ""
@@ -78,6 +78,8 @@ class Setup:
         self.unified: str | None = None
         self.unified_top: str | None = None
         self.freezer: str | None = None
+        self.keeper = 0  # the process by whose number memrun is known, where it is not this one: ours to move, too
+        self.whole = False  # v2: our own group is the top one of its namespace: a container's, or the machine's
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
@@ -127,6 +129,7 @@ def find(mountinfo: str, groups_text: str, v2_controllers: str) -> Setup:
     """Put the two files together. `v2_controllers`: the v2 root's (or our own group's) cgroup.controllers."""
     setup = Setup()
     groups = parse_own(groups_text)
+    setup.whole = groups.get("") == "/"
     for mount in parse_mountinfo(mountinfo):
         if mount.kind == "cgroup2" and setup.unified is None:
             setup.unified, setup.unified_top = mount.place(groups.get("", "/")), mount.point

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 
-from memrun.cgroup import detect
+from memrun.cgroup import detect, scope
 from memrun.cgroup.files import Dir, pids_in
 from memrun.errors import GroupError
 
@@ -64,6 +64,7 @@ class Facts:
         self.enter = ""  # the command by which root lets this user in
         # What doctor.py learns by doing:
         self.refusal: tuple[str, str] | None = ("not tried", "")  # why no job can be started, and the error's own remedy
+        self.way = ""  # where groups were made, and by which right
         self.limit: int | None = None  # set and read back
         self.enclosing: int | None = None
         self.pauses: bool | None = None
@@ -100,7 +101,7 @@ def look() -> Facts:
     facts.memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
     facts.swap = swap_total(_text("/proc/swaps"))
     facts.pidfd = _has_pidfd()
-    facts.left = leftovers(facts.places)
+    facts.left = leftovers((*facts.places, *scope.left(facts.top, facts.uid)))
     return facts
 
 
@@ -141,8 +142,8 @@ def _person(facts: Facts) -> None:
             facts.owner = None
     facts.systemd = os.path.isdir("/run/systemd/system")
     facts.announced = bool(os.environ.get("XDG_RUNTIME_DIR"))
-    facts.runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{facts.uid}"
-    facts.bus = os.path.exists(f"{facts.runtime}/bus")
+    facts.runtime = scope.runtime_directory(facts.uid, os.environ)
+    facts.bus = bool(scope.doors(facts.uid, os.environ))
     if facts.systemd and facts.uid != 0:
         facts.lingers = os.path.exists(f"/var/lib/systemd/linger/{facts.user}")
     facts.enter = enter(facts)

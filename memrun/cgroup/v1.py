@@ -24,6 +24,7 @@ class Host:
 
     def __init__(self, setup: Setup, name: str) -> None:
         self.name = name
+        self.way = ""
         self._memory, self._top = setup.memory or "", setup.memory_top or ""
         beside = [place for place in (setup.unified, setup.freezer) if place is not None]
         self._beside = [place for place in beside if os.access(place, os.W_OK)]

@@ -6,9 +6,7 @@ The rules of the tree (no processes in inner groups, controllers enabled from th
       memrun-PID-xxxx/       the run directory: an inner group, +memory, no limit of its own, never a process
         NAME.1/              one job's attempt: a leaf; the job may make groups below it as it likes
 
-Our own group can enable controllers only while it holds no process, unless it is the root (of the machine, or of a
-container's namespace). Where memrun is the only one in it (`systemd-run --scope -p Delegate=yes memrun ...`), it moves
-itself into a leaf first; where others are, that is not ours to do, and the error says what to run instead.
+Our own group can enable controllers only while it holds no process, unless it is the machine's root: ground.py makes room.
 
 Holding a job at its limit (nobody else does that on v2): memory.high is a trip wire a little below memory.max (see wire_gap).
 The kernel slows the job there and wakes us; if what is charged is need and not page cache, the group is frozen, with its
@@ -28,8 +26,8 @@ import errno
 import os
 import select
 
-from memrun.cgroup import Heard, Tally, detect, grace, tree, wire_gap
-from memrun.cgroup.files import Dir, keyed, number, pids_in, read_all
+from memrun.cgroup import Heard, Tally, detect, grace, ground, tree, wire_gap
+from memrun.cgroup.files import Dir, keyed, number, read_all
 from memrun.errors import GroupError, LimitError, NoCgroupError
 
 TYPE_CHECKING = False
@@ -49,7 +47,10 @@ class Host:
 
     def __init__(self, setup: Setup, name: str) -> None:
         self.name = name
+        self.way = ""
         self._place, self._top = setup.memory or "", setup.memory_top or ""
+        self._keeper = setup.keeper
+        self._whole = setup.whole and setup.memory == setup.unified
         self._base: Dir | None = None
         self._run: Dir | None = None
         self._self: Dir | None = None  # the leaf for memrun itself, where one is needed
@@ -60,45 +61,31 @@ class Host:
     def begin(self) -> None:
         base = Dir(self._place)
         try:
-            self._enable(base)
-            self._run = base.mkdir(self.name)
-            self._run.write("cgroup.subtree_control", "+memory")
+            self._make_run(base)
         except GroupError as e:
-            if self._run is not None:
-                base.rmdir(self.name)
-                self._run.close()
-                self._run = None
-            self._step_back(base)
             base.close()
-            raise NoCgroupError(f"no memory group can be made: {e.what}", _remedy(e)) from None
+            raise NoCgroupError(f"no memory group can be made: {e.what}", remedy(e.errno)) from None
         self._base = base
 
-    def _enable(self, base: Dir) -> None:
-        """+memory for the groups below our own one."""
-        if "memory" in base.read("cgroup.subtree_control").split():
-            return
-        try:
-            base.write("cgroup.subtree_control", "+memory")
-        except GroupError as e:
-            ours = tree.family()
-            if e.errno != errno.EBUSY or not set(pids_in(base.read("cgroup.procs"))) <= ours:
-                raise
-            self._self = base.mkdir(f"memrun-self-{os.getpid()}")
-            tree.move(ours, self._self)
-            base.write("cgroup.subtree_control", "+memory")
+    def _make_run(self, base: Dir) -> None:
+        for last in (False, True):
+            self._self = ground.clear(base, whole=self._whole, keeper=self._keeper)
+            run = base.mkdir(self.name)
+            try:
+                run.write(ground.CONTROL, "+memory")
+            except GroupError as e:
+                base.rmdir(self.name)
+                run.close()
+                self._step_back(base)
+                if last or e.errno != errno.ENOENT:  # ENOENT: another memrun that ended took memory back in between
+                    raise
+            else:
+                self._run = run
+                return
 
     def _step_back(self, base: Dir) -> None:
-        """Out of the leaf that we moved ourselves into, so that it can be removed; where somebody else uses the group by now, it stays."""
-        if self._self is None:
-            return
-        try:
-            base.write("cgroup.subtree_control", "-memory")
-            tree.move(tree.family(), base)
-            base.rmdir(self._self.path.rpartition("/")[2])
-        except GroupError:
-            return
-        finally:
-            self._self.close()
+        if self._self is not None:
+            ground.restore(base, self._self)
             self._self = None
 
     def create(self, name: str, wish: Wish) -> Group:
@@ -371,13 +358,14 @@ def _oom_of(place: str) -> int:
         group.close()
 
 
-def _remedy(e: GroupError) -> str:
-    if e.errno == errno.EROFS:
+def remedy(number: int) -> str:
+    """What mends an error from where groups are to be made."""
+    if number == errno.EROFS:
         return "In a container: start it with --privileged, or with --security-opt writable-cgroups=true (docker 28 or newer)"
     why = {
         errno.EBUSY: "Other processes share memrun's own group",
         errno.EACCES: f"memrun's own group is {detect.own().get('', '/')}",
-    }.get(errno.EACCES if e.errno == errno.EPERM else e.errno)
+    }.get(errno.EACCES if number == errno.EPERM else number)
     if why is None:
         return ""
     if not os.path.isdir("/run/systemd/system"):

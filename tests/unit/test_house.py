@@ -50,11 +50,16 @@ ROOMS = {
     "cells": "report",
     "summary": "cells errors record report units ?jobs",
     # floor 2: the kernel
-    "cgroup": "errors cgroup.detect ~cgroup.v1 ~cgroup.v2",
+    "cgroup": "cgroup.detect cgroup.ladder ~cgroup.v1 ~cgroup.v2",
     "cgroup.files": "errors",
     "cgroup.detect": "",
+    "cgroup.ladder": "errors cgroup.detect cgroup.ground ~cgroup.prepared ~cgroup.scope ~cgroup.survey",
+    "cgroup.scope": "errors",
+    "cgroup.prepared": "errors cgroup.detect",
+    "cgroup.ground": "errors cgroup.files cgroup.tree",
+    "setup": "errors options cgroup.prepared",
     "cgroup.tree": "errors signals cgroup.files",
-    "cgroup.survey": "errors cgroup.detect cgroup.files",
+    "cgroup.survey": "errors cgroup.detect cgroup.files cgroup.scope",
     "cgroup.eventfd": "errors ?cgroup.files",
     "cgroup.freezer1": "errors cgroup cgroup.detect cgroup.files",
     "cgroup.details": "errors cgroup cgroup.files cgroup.tree",
@@ -62,7 +67,7 @@ ROOMS = {
     "cgroup.homes": "errors cgroup.detect cgroup.files",
     "cgroup.v1": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.v1group ?cgroup.detect",
     "cgroup.v1group": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.freezer1 ?cgroup.v1",
-    "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.tree",
+    "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.ground cgroup.tree",
     "oomlog": "",
     "hand": "errors signals",
     "identity": "errors signals",
@@ -107,7 +112,7 @@ ROOMS = {
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard hand launch names signals job options ~attach ~strangers ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~checking ~identity ~up ~__init__ ?identity ?record ?strangers ?supervisor",
+    "cli": "errors guard hand launch names signals job options ~attach ~strangers ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~setup ~checking ~identity ~up ~__init__ ?identity ?record ?strangers ?supervisor",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
     "trio": "aside batch batchrun berth control desk entries gauges hooks output outlet progress view watch supervisor",
@@ -135,7 +140,7 @@ HEAVY["re"] += " output"  # trio, too
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
 MAY_SAY_THEM = {"oomlog", "hand"}
 LOADED_BY_CLI = set(
-    "trio psutil tomli jsonschema rich typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
+    "trio psutil tomli jsonschema rich jeepney socket typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
 )
 BANNED_NAMES = re.compile(r"manager|handler|(?<!ps)utils?\b|helpers?\b", re.IGNORECASE)
 

@@ -5,7 +5,8 @@
 The guest's / is a tmpfs laid over this machine's /, so the command finds the checkout and the
 virtual environments at their own paths and can write anywhere without leaving a trace. Two kinds:
 `uml` (User-Mode Linux: starts in seconds, one CPU) and `qemu` (software emulation, two CPUs,
-slower). Neither needs KVM, and neither needs root.
+slower). Neither needs KVM, and neither needs root. With --systemd the first process is systemd, and there
+are cron and the users alice (whose user manager runs) and bob (who has none).
 
 The exit status is the command's; 124 if its time was up; 125 if there was no guest to run it in.
 """
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vm_packages import UnavailableError, obtain_emulator, obtain_guest
+from vm_packages import UnavailableError, obtain_emulator, obtain_guest, obtain_systemd
 
 if TYPE_CHECKING:
     import types
@@ -69,6 +70,7 @@ class Request:
     environment: tuple[str, ...]
     kernel_arguments: tuple[str, ...]
     command: tuple[str, ...]
+    systemd: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,14 @@ class Workplace:
         (self.shared / "command").write_text(_command_script(request))
         settings = {"kind": request.kind, "shared": str(self.shared), "zram": request.zram}
         settings["here"] = os.getcwd()  # laid over the guest's own /tmp or /run where it is in there
+        settings["systemd"] = str(obtain_systemd()) if request.systemd else ""
+        settings["opened"] = "\n".join(closed_directories(os.getcwd(), sys.executable)) if request.systemd else ""
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
         files = {
             "init.sh": (HERE / "init.sh").read_bytes(),
             "init": b"",  # only so that switch_root believes to be in an initramfs
             "settings": "".join(lines).encode(),
+            "systemd.sh": (HERE / "systemd.sh").read_bytes(),
             "busybox": (parts / "busybox").read_bytes(),
         }
         for folder in ("modules", "swap-modules"):
@@ -126,6 +131,15 @@ def _command_script(request: Request) -> str:
     settings = [f"{name}={value}" for name, value in {**ENVIRONMENT, "HOME": home}.items()]
     words = ["/usr/bin/env", "-i", *settings, *request.environment, *request.command]
     return f"cd {shlex.quote(os.getcwd())} || exit {NO_GUEST}\nexec {shlex.join(words)}\n"
+
+
+def closed_directories(*paths: str) -> list[str]:
+    """Return the directories on the way to these paths that only their owners may pass: the guest's users are to see them."""
+    found = set()
+    for path in paths:
+        for way in (Path(path).absolute(), Path(path).resolve()):
+            found |= {str(parent) for parent in (way, *way.parents) if parent.is_dir() and not parent.stat().st_mode & 0o001}
+    return sorted(found)
 
 
 def initramfs(files: dict[str, bytes]) -> bytes:
@@ -352,6 +366,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--zram", type=_memory, metavar="SIZE", help="compressed swap (none)")
     add("--env", type=_assignment, action="append", default=[], metavar="K=V")
     add("--kernel-arg", action="append", default=[], metavar="ARG")
+    add("--systemd", action="store_true", help="systemd is the first process; users alice and bob")
     add("--fetch-only", action="store_true", help="fill the cache, run nothing")
     return parser
 
@@ -370,6 +385,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.fetch_only:
             obtain_guest(options.kind)
+            if options.systemd:
+                obtain_systemd()
             if options.kind == "qemu":
                 obtain_emulator()
             return 0
@@ -382,6 +399,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 environment=tuple(options.env),
                 kernel_arguments=tuple(options.kernel_arg),
                 command=command,
+                systemd=options.systemd,
             )
         )
     except UnavailableError as error:

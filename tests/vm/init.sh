@@ -9,7 +9,8 @@ fail() {
     $bb poweroff -f
 }
 
-# kind (uml or qemu), shared (the host directory with command, main.sh and busybox), zram, here (the caller's directory).
+# kind (uml or qemu), shared (the host directory with command, main.sh and busybox), zram, here (the caller's directory),
+# systemd (the tree to lay over the host's /, if systemd is wanted), opened (directories that everybody is to pass).
 . /settings
 $bb mkdir -p /proc /sys /dev /lower /layers /root
 $bb mount -t proc proc /proc || fail "cannot mount /proc"
@@ -20,17 +21,24 @@ for module in /modules/*.ko; do
     $bb insmod "$module" || fail "cannot load $module"
 done
 
-case $kind in
-    uml) $bb mount -t hostfs -o ro,/ none /lower ;;
-    *)
-        options=trans=virtio,version=9p2000.L,msize=524288,access=any
-        $bb mount -t 9p -o "$options,cache=loose,ro" root /lower
-        ;;
-esac || fail "cannot mount the host's root directory"
+options=trans=virtio,version=9p2000.L,msize=524288,access=any
+host() { # host DIRECTORY: mount the host's / there
+    case $kind in
+        uml) $bb mount -t hostfs -o ro,/ none "$1" ;;
+        *) $bb mount -t 9p -o "$options,cache=loose,ro" root "$1" ;;
+    esac || fail "cannot mount the host's root directory"
+}
+host /lower
 
 $bb mount -t tmpfs -o mode=755,size=90% tmpfs /layers || fail "cannot mount the upper layer"
 $bb mkdir -p /layers/upper /layers/scratch
-$bb mount -t overlay -o lowerdir=/lower,upperdir=/layers/upper,workdir=/layers/scratch overlay /root ||
+lower=/lower
+if [ -n "$systemd" ] && [ -d "/lower$systemd/usr" ]; then # mounted once more: no layer of an overlay may lie within another
+    $bb mkdir -p /packages
+    host /packages
+    lower=/packages$systemd:/lower
+fi
+$bb mount -t overlay -o lowerdir=$lower,upperdir=/layers/upper,workdir=/layers/scratch overlay /root ||
     fail "cannot lay a tmpfs over the host's root directory"
 
 cd /root || fail "there is no new root"
@@ -74,5 +82,6 @@ if [ -n "$zram" ]; then
         $bb swapon dev/zram0; } || fail "cannot swap to zram"
 fi
 
+[ -z "$systemd" ] || . /systemd.sh
 exec $bb switch_root /root /run/memrun-vm/busybox sh /run/memrun-vm/main.sh "$kind"
 fail "cannot start main.sh"

@@ -1,4 +1,4 @@
-# PID 1 of the guest once its root is in place: runs the command, sends its output to the host,
+# PID 1 of the guest once its root is in place (with --systemd: a service there): runs the command, sends its output to the host,
 # leaves its exit status where guest.py looks for it, and switches the guest off.
 shared=/run/memrun-vm
 bb=$shared/busybox
@@ -27,7 +27,7 @@ status=$?
 # Whatever the command left behind would keep the pipe open, and so the guest alive.
 for process in /proc/[0-9]*; do
     process=${process#/proc/}
-    case $process in 1 | "$pump") ;; *) kill -9 "$process" 2> /dev/null ;; esac
+    case $process in 1 | "$$" | "$pump") ;; *) kill -9 "$process" 2> /dev/null ;; esac
 done
 wait "$pump"
 case $1 in uml) $bb stty -F $output raw -echo ;; esac # waits until everything is written

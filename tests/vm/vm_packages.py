@@ -26,10 +26,16 @@ BOOT_MODULES = {
 }
 SWAP_MODULES = ("zram",)
 KERNEL_METAPACKAGE = {"uml": "user-mode-linux", "qemu": "linux-image-amd64"}
+SYSTEMD = ("systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "systemd-container", "cron")
+MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # of /, which are symbolic links to those of /usr
 
 
 class UnavailableError(Exception):
     """A part of the guest is missing here; the message says which one and how to get it."""
+
+
+class NothingToDownloadError(UnavailableError):
+    """apt names no package: the machine has them all, or apt does not know them."""
 
 
 def cache_directory() -> Path:
@@ -61,6 +67,11 @@ def obtain_emulator() -> tuple[str, dict[str, str]]:
             "administrator run `apt-get install qemu-system-x86`."
         )
     return str(program), {"LD_LIBRARY_PATH": ":".join(libraries)}
+
+
+def obtain_systemd() -> Path:
+    """Return the tree to lay over the machine's own / so that systemd and cron can run there: what this machine lacks."""
+    return _published("systemd", _build_systemd)
 
 
 def _published(name: str, build: Callable[[Path], None]) -> Path:
@@ -127,7 +138,18 @@ def _build_guest(kind: str, directory: Path) -> None:
 
 def _build_emulator(directory: Path) -> None:
     """Unpack QEMU with every library that this machine lacks."""
-    _unpack(_missing_for_qemu, directory)
+    _unpack(_missing("qemu-system-x86"), directory)
+
+
+def _build_systemd(directory: Path) -> None:
+    """Unpack what this machine lacks of systemd, where the machine's own directories are."""
+    with suppress(NothingToDownloadError):
+        _unpack(_missing(*SYSTEMD), directory)
+    for name in MERGED:
+        apart = directory / name
+        if apart.is_dir():
+            shutil.copytree(apart, directory / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(apart)
 
 
 def _only(tree: Path, pattern: str, package: str) -> Path:
@@ -211,14 +233,18 @@ def _kernel_packages(options: Sequence[str]) -> list[str]:
     return found
 
 
-def _missing_for_qemu(options: Sequence[str]) -> list[str]:
-    """Return QEMU's package and the libraries which the machine does not have.
+def _missing(*packages: str) -> PackageNames:
+    """Those of these packages, and of what they need, which the machine does not have.
 
     Upgrades (their old version is given in brackets) are left out: a newer libc, say, does not
     work beside the machine's own loader.
     """
-    simulate = ["apt-get", *options, "--simulate", "--no-install-recommends", "install"]
-    return re.findall(r"^Inst (\S+) \(", _output([*simulate, "qemu-system-x86"]), re.MULTILINE)
+
+    def names(options: Sequence[str]) -> list[str]:
+        simulate = ["apt-get", *options, "--simulate", "--no-install-recommends", "install"]
+        return re.findall(r"^Inst (\S+) \(", _output([*simulate, *packages]), re.MULTILINE)
+
+    return names
 
 
 def _unpack(packages: PackageNames, tree: Path) -> None:
@@ -232,6 +258,8 @@ def _unpack(packages: PackageNames, tree: Path) -> None:
         try:
             _download(packages, options, Path(apt) / "first")
             downloaded = Path(apt) / "first"
+        except NothingToDownloadError:
+            raise
         except (UnavailableError, subprocess.CalledProcessError):
             downloaded = Path(apt) / "second"
             _download_with_own_lists(packages, options, downloaded)
@@ -243,7 +271,7 @@ def _download(packages: PackageNames, options: Sequence[str], directory: Path) -
     directory.mkdir()
     names = packages(options)
     if not names:
-        raise UnavailableError("apt names no package to download.")
+        raise NothingToDownloadError("apt names no package to download.")
     _output(["apt-get", *options, "download", *names], directory)
 
 

@@ -1,0 +1,121 @@
+"""Whether groups can be made below a v2 group, and making it so: the kernel wants no process in a group that hands memory down.
+
+Who is in the way is moved into a leaf: memrun itself (and its hand) where nobody else is there; in a container's own top group
+everybody, as container runtimes do when they nest, for else no process of the container could ever use memory groups. The
+leaf for everybody is found again by later memruns, and whoever is the last to end moves all of them back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from memrun.cgroup import tree
+from memrun.cgroup.files import Dir, pids_in
+from memrun.errors import GroupError
+
+CONTROL, PROCS = "cgroup.subtree_control", "cgroup.procs"
+REST = "memrun-rest"  # the leaf for everybody
+ROUNDS = 5  # somebody may be forking meanwhile
+
+
+def obstacle(place: str, *, whole: bool, keeper: int = 0) -> int:
+    """The errno of what would keep us from making groups below this one; 0 if nothing does. Changes nothing. `whole`: it is our
+    container's top group, so everybody in it may be moved; `keeper`: see Setup."""
+    if is_read_only(place):
+        return errno.EROFS
+    if not os.access(place, os.W_OK | os.X_OK) or not os.access(f"{place}/{PROCS}", os.W_OK):
+        return errno.EACCES
+    if hands_down(place):
+        return 0
+    if not os.access(f"{place}/{CONTROL}", os.W_OK):
+        return errno.EACCES
+    if "memory" not in text(f"{place}/cgroup.controllers").split():
+        return errno.ENODEV
+    if is_real_root(place):
+        return 0
+    if has_strangers(place):
+        return errno.EBUSY
+    there = set(pids_in(text(f"{place}/{PROCS}")))
+    if whole or there <= {os.getpid()}:
+        return 0
+    return 0 if there <= tree.family() | {keeper} else errno.EBUSY  # a look at all processes: only where it is needed
+
+
+def is_read_only(place: str) -> bool:
+    """Whether the file system is mounted so."""
+    try:
+        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def has_strangers(place: str) -> bool:
+    """Whether there are processes of a pid namespace that we do not see: we have no number to move them by."""
+    return "0" in text(f"{place}/{PROCS}").split()
+
+
+def hands_down(place: str) -> bool:
+    """Whether groups below this one get the memory controller."""
+    return "memory" in text(f"{place}/{CONTROL}").split()
+
+
+def is_real_root(place: str) -> bool:
+    """The machine's own top group, exempt from the rule: it has hardly any of the files that all others have."""
+    return not os.path.exists(f"{place}/cgroup.type")
+
+
+def text(path: str) -> str:
+    """A control file; '' where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as f:
+            return f.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def clear(base: Dir, *, whole: bool, keeper: int = 0) -> Dir | None:
+    """+memory for the groups below this one; the leaf that somebody had to be moved into, if so. `whole`, `keeper`: see
+    obstacle."""
+    if "memory" in base.read(CONTROL).split():
+        return Dir(f"{base.path}/{REST}") if base.has(REST) else None
+    try:
+        base.write(CONTROL, "+memory")
+    except GroupError as e:
+        there = set(pids_in(base.read(PROCS)))
+        alone = there <= tree.family() | {keeper}
+        if e.errno != errno.EBUSY or not (alone or whole):
+            raise
+        if alone:
+            leaf = base.mkdir(f"memrun-self-{os.getpid()}")
+            tree.move(there, leaf)
+        else:
+            leaf = Dir(f"{base.path}/{REST}") if base.has(REST) else base.mkdir(REST)
+            _move_all(base, leaf)
+        base.write(CONTROL, "+memory")
+        return leaf
+    return None
+
+
+def restore(base: Dir, leaf: Dir) -> None:
+    """Everybody back out of the leaf, so that it can be removed; where somebody else uses the group by now, it stays: taking memory
+    back would take the limits of others' groups away."""
+    name = leaf.path.rpartition("/")[2]
+    try:
+        if set(base.children()) - {name}:
+            return
+        base.write(CONTROL, "-memory")  # before them: processes and controllers exclude each other
+        _move_all(leaf, base)
+        base.rmdir(name)
+    except GroupError:
+        return
+    finally:
+        leaf.close()
+
+
+def _move_all(source: Dir, to: Dir) -> None:
+    for _ in range(ROUNDS):
+        there = set(pids_in(source.read(PROCS)))
+        if not there:
+            return
+        tree.move(there, to)

@@ -1,0 +1,33 @@
+"""alice, bob and root, their commands, and what is there of memrun's."""
+
+from __future__ import annotations
+
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GUEST = Path("/run/memrun-vm")  # where guest.py's shared directory is
+TREE = Path("/sys/fs/cgroup")
+BARE = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+MEMRUN = (sys.executable, "-m", "memrun")
+
+
+def environment(user, **more):
+    """What cron gives its jobs, and no more."""
+    return {**BARE, "HOME": pwd.getpwnam(user).pw_dir, **more}
+
+
+def as_user(user, *command, **more):
+    """The words that run a command as a user, with nothing of a session: as cron, sudo or a container do."""
+    around = [f"{key}={value}" for key, value in environment(user, **more).items()]
+    return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "env", "-i", *around, *command]
+
+
+def run(*command, **options):
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, cwd="/", **options)
+
+
+def scopes():
+    return sorted(str(path) for path in TREE.rglob("memrun-[0-9]*"))

@@ -1,0 +1,210 @@
+"""Who may set limits where systemd owns the tree: with a scope asked of it, where we are, or not, and what is said then."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from systemd.people import MEMRUN, ROOT, as_user, run, scopes
+
+ALLOCATE = str(ROOT / "examples/mem-allocate")
+HOG = "x = bytearray(60 << 20)"
+WHERE = ("-v", "--limit", "50M", "--", "cat", "/proc/self/cgroup")
+
+
+def read_until(stream, mark, seconds=30):
+    """Lines of a pipe up to the one that has `mark`."""
+    told = ""
+    deadline = time.monotonic() + seconds
+    while mark not in told:
+        ready, _, _ = select.select([stream], [], [], max(0, deadline - time.monotonic()))
+        chunk = os.read(stream.fileno(), 4096).decode() if ready else ""
+        assert chunk, f"{mark!r} was not said: {told}"
+        told += chunk
+    return told
+
+
+def test_an_ordinary_user_needs_no_rights(as_alice):
+    done = as_alice(*WHERE)
+    assert (done.returncode, "of the user's systemd" in done.stderr) == (0, True), done.stderr
+    assert re.search(r"user@\d+\.service/app\.slice/(memrun-\d+-\w{4})\.scope/\1/cat\.1$", done.stdout.strip())
+
+
+def test_a_user_s_job_is_killed_at_its_limit(as_alice):
+    done = as_alice("--limit", "20M", "--", sys.executable, "-c", HOG)
+    assert (done.returncode, "oom-kill: killed at the limit of 20M" in done.stderr) == (137, True), done.stderr
+
+
+def test_a_user_s_job_is_paused_at_its_limit_and_raised():
+    words = ["--limit", "5M", "--on-oom", "pause", "--name", "classic", "--", ALLOCATE, "0", "20"]
+    job = subprocess.Popen(as_user("alice", *MEMRUN, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/")
+    try:
+        read_until(job.stderr, "paused")
+        raised = run(*as_user("alice", *MEMRUN, "raise", "classic", "9M"))
+        assert (raised.returncode, raised.stdout) == (0, "classic: limit 5M -> 9M\n"), raised.stderr
+        read_until(job.stdout, "6 MiB")
+        assert run(*as_user("alice", *MEMRUN, "kill", "classic")).returncode == 0
+        assert job.wait(10) == 137
+    finally:
+        job.kill()
+        job.communicate()
+
+
+def test_from_a_login_session(unit):
+    done = unit("PAMName=memrun-login", "User=alice", command=["cat", "/proc/self/cgroup"])
+    assert "/session-" in done.stdout, done.stderr
+    done = unit("PAMName=memrun-login", "User=alice", command=[*MEMRUN, *WHERE])
+    assert (done.returncode, "of the user's systemd" in done.stderr) == (0, True), done.stderr
+
+
+def test_a_limit_of_the_user_s_slice_is_what_shares_are_of(as_alice, tmp_path):
+    uid = pwd.getpwnam("alice").pw_uid
+    report = "/tmp/alice.json"
+    run("systemctl", "set-property", "--runtime", f"user-{uid}.slice", "MemoryMax=400M")
+    try:
+        done = as_alice("--limit", "50%", "--report", report, "--", "true")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(Path(report).read_text())["limit"] == 200 << 20
+    finally:
+        run("systemctl", "set-property", "--runtime", f"user-{uid}.slice", "MemoryMax=infinity")
+
+
+def test_in_su_with_no_session():
+    done = run("su", "-", "alice", "-c", f"cd / && PYTHONPATH={ROOT} {sys.executable} -m memrun --limit 50M -v -- true")
+    assert (done.returncode, "of the user's systemd" in done.stderr) == (0, True), done.stderr
+
+
+def test_from_a_user_s_crontab():
+    """cron's jobs at its own start: those of a minute would take a minute."""
+    told = Path("/tmp/cron-told")
+    command = f"PYTHONPATH={ROOT} {sys.executable} -m memrun --limit 20M -- {sys.executable} -c '{HOG}' 2> {told}; echo $? >> {told}.new; mv {told}.new {told}.status"
+    table = Path("/var/spool/cron/crontabs/alice")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(f"@reboot {command}\n")
+    table.chmod(0o600)
+    os.chown(table, pwd.getpwnam("alice").pw_uid, -1)
+    Path("/run/crond.reboot").unlink(missing_ok=True)
+    run("systemd-run", "--quiet", "--unit=memrun-test-cron", "cron", "-f")
+    try:
+        deadline = time.monotonic() + 30
+        while not Path(f"{told}.status").exists():
+            assert time.monotonic() < deadline, run("systemctl", "status", "memrun-test-cron").stdout
+            time.sleep(0.05)
+        assert Path(f"{told}.status").read_text() == "137\n", told.read_text()
+        assert "oom-kill" in told.read_text()
+    finally:
+        run("systemctl", "stop", "memrun-test-cron")
+        table.unlink()
+
+
+BATCH = """
+[jobs.one]
+command = "cat /proc/self/cgroup"
+limit = "50M"
+[jobs.two]
+command = "true"
+limit = "20%"
+depends_on = ["one"]
+"""
+
+
+@pytest.mark.parametrize("who", ["alice", "root", "delegated"])
+def test_a_batch(unit, who):
+    """Its keeper, the process that people know, may be elsewhere than the one that does the work."""
+    path = Path(f"/tmp/batch-{who}/jobs.toml")
+    path.parent.mkdir()
+    path.write_text(BATCH)
+    words = [*MEMRUN, "up", str(path)]
+    if who == "delegated":
+        done = unit("Delegate=yes", command=words)
+    else:
+        os.chown(path.parent, pwd.getpwnam(who).pw_uid, -1)
+        done = run(*(as_user("alice", *words) if who == "alice" else words))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kill_9_leaves_nothing():
+    """The hand is in the scope with the job, and systemd removes the scope when both are gone: `_nothing_is_left` looks."""
+    words = ["--limit", "50M", "--", "sh", "-c", "echo on; exec sleep 1000"]
+    job = subprocess.Popen(as_user("alice", *MEMRUN, *words), stdout=subprocess.PIPE, cwd="/")
+    read_until(job.stdout, "on")
+    assert scopes()
+    os.kill(job.pid, signal.SIGKILL)
+    job.communicate()
+    assert job.returncode == -9
+
+
+def test_without_a_systemd_of_their_own_two_commands_mend_it(as_bob):
+    uid = pwd.getpwnam("bob").pw_uid
+    done = as_bob("--limit", "50M", "--", "true")
+    assert (done.returncode, len(done.stderr.splitlines())) == (125, 1)
+    commands = re.findall(r"'((?:loginctl|systemctl) [^']+)'", done.stderr)
+    assert commands == ["loginctl enable-linger bob", f"systemctl start user@{uid}.service"], done.stderr
+    try:
+        for command in commands:
+            assert run(*command.split()).returncode == 0
+            run("systemctl", "start", f"user@{uid}.service")  # enable-linger does not wait for it
+            done = as_bob("--limit", "50M", "--", "true")
+            assert done.returncode == 0, f"after {command}: {done.stderr}"
+            run("loginctl", "disable-linger", "bob")
+            run("systemctl", "stop", f"user@{uid}.service")
+    finally:
+        run("loginctl", "disable-linger", "bob")
+        run("systemctl", "stop", f"user@{uid}.service")
+
+
+def test_setup_and_undo(as_bob, as_root):
+    uid = pwd.getpwnam("bob").pw_uid
+    printed = as_root("doctor", "--setup", "bob")
+    assert "loginctl enable-linger bob" in printed.stdout
+    assert "only root" in as_bob("doctor", "--setup", "bob", "--apply").stderr
+    assert as_root("doctor", "--setup", "bob", "--apply").returncode == 0
+    run("systemctl", "start", f"user@{uid}.service")
+    assert as_bob("--limit", "50M", "--", "true").returncode == 0
+    assert as_root("doctor", "--setup", "bob", "--undo", "--apply").returncode == 0
+    run("systemctl", "stop", f"user@{uid}.service")
+    assert as_bob("--limit", "50M", "--", "true").returncode == 125
+
+
+def test_root_gets_a_scope_in_memrun_s_slice(as_root):
+    done = as_root(*WHERE)
+    assert (done.returncode, "of the system's systemd" in done.stderr) == (0, True), done.stderr
+    assert re.search(r"^0::/memrun\.slice/(memrun-\d+-\w{4})\.scope/\1/cat\.1$", done.stdout.strip())
+
+
+def test_a_delegated_service_is_not_left(unit):
+    done = unit("Delegate=yes", command=[*MEMRUN, *WHERE])
+    assert (done.returncode, "below memrun's own group" in done.stderr) == (0, True), done.stderr
+    assert "/system.slice/run-" in done.stdout
+
+
+def test_a_service_that_was_not_delegated_is(unit):
+    done = unit(command=[*MEMRUN, *WHERE])
+    assert (done.returncode, done.stdout.startswith("0::/memrun.slice/")) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_limit_is_not_escaped_from(unit, alone):
+    words = [*MEMRUN, "-v", "--limit", "50%", "--report", "/tmp/limited.json", "--", "true"]
+    done = unit("MemoryMax=300M", command=words if alone else ["sh", "-c", '"$@"; exit $?', "sh", *words])
+    if alone:
+        assert done.returncode == 0, done.stderr
+        assert json.loads(Path("/tmp/limited.json").read_text())["limit"] == 150 << 20
+    else:
+        assert (done.returncode, "Delegate=yes" in done.stderr) == (125, True), done.stderr
+
+
+def test_doctor_says_how(as_alice, as_bob):
+    done = as_alice("doctor")
+    assert (done.returncode, "of the user's systemd" in done.stdout) == (0, True), done.stdout
+    done = as_bob("doctor")
+    assert (done.returncode, "sudo loginctl enable-linger bob" in done.stdout) == (1, True), done.stdout
