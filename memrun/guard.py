@@ -19,9 +19,10 @@ HELD = 1  # exit status
 class Guard:
     """The copy, and the pipe whose end is its end."""
 
-    __slots__ = ("_pid", "_pipe")
+    __slots__ = ("_group", "_pid", "_pipe")
 
     def __init__(self, group: Group) -> None:
+        self._group = group
         theirs, self._pipe = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -32,7 +33,10 @@ class Guard:
     def relieve(self) -> bool:
         """The event loop listens now. Whether the job is held by the guard."""
         os.close(self._pipe)
-        return os.waitpid(self._pid, 0)[1] == HELD << 8
+        status = os.waitpid(self._pid, 0)[1]
+        if status & 0x7F:  # it was killed, perhaps while it froze the job: whoever listens now looks for himself
+            self._group.thaw()
+        return status == HELD << 8
 
 
 def _stand(group: Group, pipe: int) -> None:

@@ -272,6 +272,8 @@ class Group:
         try:
             if self.can_freeze():
                 self._hold_still(still=False)
+            if self._freezer is not None:  # a guard that was killed in the middle of it may have left this one shut
+                self._freezer.write("freezer.state", "THAWED")
         except GroupError as e:
             if e.errno not in {errno.ENOENT, errno.ENODEV}:  # a group that is gone holds nobody
                 raise
