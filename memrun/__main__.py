@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # see signals.py
 import os
 import sys
 
-from memrun import signals
+if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own; ignored (a background job of a script), it stays so
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until it is held, a Ctrl-C ends us as it ends any program: no traceback
 
 
 def _fill_the_low_descriptors() -> None:
@@ -21,7 +23,6 @@ def _fill_the_low_descriptors() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-signals.forget_keyboard_interrupt()
 _fill_the_low_descriptors()
 
 from memrun.cli import main  # noqa: E402

@@ -72,13 +72,6 @@ def default(number: int) -> None:
     _signal.signal(number, _signal.SIG_DFL)
 
 
-def forget_keyboard_interrupt() -> None:
-    """Until it is held, a Ctrl-C ends us as it ends any program, and not with Python's traceback. Ignored (a background job of a
-    script), it stays so."""
-    if callable(_signal.getsignal(INT)):
-        default(INT)
-
-
 def send_pidfd(pidfd: int, number: int) -> None:
     """Signal exactly the process that the descriptor was opened on: a pid may be reborn."""
     _signal.pidfd_send_signal(pidfd, number)

@@ -19,7 +19,7 @@ HOUSE = Path(memrun.__file__).parent
 ROOMS = {
     # floor 0 and 1: values and rules
     "__init__": "~api ?api",
-    "__main__": "cli signals",
+    "__main__": "cli",
     "errors": "",
     "events": "",
     "units": "errors",
