@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memrun.errors import UsageError
 from memrun.job import Attempt, Site
-from memrun.options import OPTIONS, Option, Share, Spec, nearest
+from memrun.options import COMMAND_LINE, OPTIONS, Option, Share, Spec, nearest
 from memrun.record import Record
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def spec(command: Sequence[str], **options: object) -> Spec:
     for key, value in options.items():
         if key not in known:
             raise UsageError(f"there is no option {key}", nearest(key, known))
+        if key in COMMAND_LINE:
+            raise UsageError(f"{key} is for the command line only")
         values[key] = _converted(known[key], value)
     made = Spec(_words(command), values)
     made.asked = {key: str(value) for key, value in options.items()}

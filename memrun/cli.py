@@ -11,7 +11,6 @@ import select
 import sys
 
 from memrun import errors, hand, signals
-from memrun.guard import hurry
 from memrun.job import Attempt, Site, unstarted
 from memrun.launch import FALLBACK_PATH, find
 from memrun.names import Claim
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from memrun.job import Stay
     from memrun.record import Record
     from memrun.strangers import Strangers
-    from memrun.supervisor import Run
+    from memrun.turn import Lock
 
 SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
 
@@ -136,15 +135,39 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
         from memrun import report
 
         report.check_writable(spec.report, who)
+    lock = _take_turn(spec)
+    try:
+        return _tell(spec, _claimed(spec, () if lock is None else (lock.fd,)))
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _take_turn(spec: Spec) -> Lock | None:
+    """Wait until it may begin."""
+    if spec.lock is None and not spec.jitter:
+        return None
+    from memrun import turn
+
+    try:
+        return turn.take(spec.jitter, None if spec.lock is None else spec.lock or spec.name, spec.lock_wait)
+    except errors.StoppedError as e:
+        _tell_unstarted(spec, e)
+        if e.signal == signals.INT:
+            say(f"{spec.name}: {e}")
+            _die_of_it(signals.INT)
+        raise
+
+
+def _claimed(spec: Spec, locks: tuple[int, ...]) -> Record:
     claim = Claim(spec.name, insist="name" in spec.asked)
     try:
-        record = _live(spec)
+        return _live(spec, locks)
     except (errors.LaunchError, errors.LimitError, errors.NoCgroupError) as e:
         _tell_unstarted(spec, e)
         raise
     finally:
         claim.release()
-    return _tell(spec, record)
 
 
 def _whose(spec: Spec) -> Identity | None:
@@ -156,8 +179,8 @@ def _whose(spec: Spec) -> Identity | None:
     return look_up(str(spec.user), str(spec.group))
 
 
-def _live(spec: Spec) -> Record:
-    site = Site()
+def _live(spec: Spec, locks: tuple[int, ...]) -> Record:
+    site = Site(locks)
     try:
         attempt = Attempt(site, spec, guarded=True)
         try:
@@ -167,12 +190,12 @@ def _live(spec: Spec) -> Record:
             if not done:
                 import trio  # noqa: F401  (the command runs by now)
 
-                from memrun import supervisor  # noqa: F401
+                from memrun import company  # noqa: F401
             attempt.relieve()
         except BaseException:
             attempt.abandon()
             raise
-        return attempt.finish("") if done else _supervise(site, attempt)
+        return attempt.finish("") if done else _supervise(attempt)
     finally:
         site.close()
 
@@ -191,7 +214,7 @@ def _attach(words: list[str], _mask: frozenset[int]) -> int:
     """memrun attach OPTIONS PID...: everything is loaded first, because these processes run already."""
     import trio  # noqa: F401
 
-    from memrun import attach, strangers, supervisor  # noqa: F401
+    from memrun import attach, company, strangers  # noqa: F401
 
     if "--help" in words or "-h" in words:
         sys.stdout.write(attach.USAGE)
@@ -220,49 +243,15 @@ def _borrow(spec: Spec, found: Strangers) -> Record:
         stay = Attachment(site, spec, found)
         if not spec.quiet:
             say(stay.account)
-        return _supervise(site, stay)
+        return _supervise(stay)
     finally:
         site.close()
 
 
-def _supervise(site: Site, attempt: Stay) -> Record:
-    import trio
+def _supervise(attempt: Stay) -> Record:
+    from memrun.company import supervise
 
-    from memrun import supervisor, watch
-
-    if attempt.holds:
-        hurry()
-    fd = watch.signal_fd()
-    try:
-        return trio.run(_in_company, supervisor.Run(site, attempt), fd)
-    finally:
-        os.close(fd)
-
-
-async def _in_company(run: Run, fd: int) -> Record:
-    """The run, and beside it the desk where other memruns ask and command."""
-    import trio
-
-    from memrun.control import serve
-    from memrun.desk import Desk
-
-    loud = not run.spec.quiet
-    desk = Desk(lambda line: say(line) if loud else None)
-    desk.take(run)
-    failure: errors.MemrunError | None = None
-    record: Record | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, desk, lambda line: say(line) if run.spec.verbose else None, run.over)
-        try:
-            record = await run.live(fd)
-        except errors.MemrunError as e:
-            failure = e  # out of a nursery it would come as a group
-        finally:
-            run.over.set()
-            desk.close()
-    if failure is not None or record is None:
-        raise failure or errors.MemrunError("the run ended without a result")
-    return record
+    return supervise(attempt, say)
 
 
 def _tell(spec: Spec, record: Record) -> int:
@@ -284,7 +273,9 @@ def _tell_unstarted(spec: Spec, error: errors.MemrunError) -> None:
     if spec.report:
         from memrun import report
 
-        report.write(spec.report, report.to_json(unstarted(spec, error.status)), _whose(spec))
+        record = unstarted(spec, error.status)
+        record.result = "stopped" if isinstance(error, errors.StoppedError) else record.result
+        report.write(spec.report, report.to_json(record), _whose(spec))
 
 
 def _die_of_it(number: int) -> None:
@@ -309,7 +300,7 @@ def help_text() -> str:
 
 STATUSES = """
 exit status: the command's own; 128+n if it died of signal n (137: killed, also at the limit);
-  124 timed out, 125 memrun itself failed, 126 not executable, 127 not found.
+  75 somebody else has its --lock, 124 timed out, 125 memrun itself failed, 126 not executable, 127 not found.
   Why it ended is in one line on stderr, and in the record (--report FILE).
 """
 

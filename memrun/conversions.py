@@ -72,6 +72,11 @@ def name(text: str) -> str:
     return text
 
 
+def lock(text: str) -> str:
+    """A lock's name, or the path of a file; nothing: the job's own name."""
+    return file(text) if "/" in text else name(text) if text else ""
+
+
 def file(text: str) -> str:
     """Any file name; whether there is one is seen later."""
     if not text or "\0" in text:

@@ -1,7 +1,7 @@
 """Everything that memrun says when it cannot: a short family of errors, and the exit-status table.
 
 An error carries facts in fields; `str()` is one sentence, and a remedy, where there is one, is the second.
-This is the only home of 124, 125, 126, 127 and 128+n.
+This is the only home of 75, 124, 125, 126, 127 and 128+n.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 
 SUCCESS = 0
 SOME_FAILED = 1  # of a batch: each job's own status is in its record
+LOCKED = 75  # another run has the lock (sysexits' EX_TEMPFAIL: try again later)
 TIMED_OUT = 124  # GNU timeout
 FAILED = 125  # memrun itself (GNU env, timeout, docker)
 NOT_EXECUTABLE = 126  # found, but cannot be run (POSIX shells)
@@ -59,6 +60,20 @@ class GroupError(MemrunError):
 
 class LimitError(MemrunError):
     """A limit cannot be set, or the kernel made something else of it."""
+
+
+class LockedError(MemrunError):
+    """Another run has the lock: this one was not started."""
+
+    status = LOCKED
+
+
+class StoppedError(MemrunError):
+    """A signal to memrun came before anything was started."""
+
+    def __init__(self, what: str, signal: int) -> None:
+        super().__init__(what)
+        self.signal, self.status = signal, died_of(signal)
 
 
 class LaunchError(MemrunError):

@@ -115,8 +115,6 @@ while [ $left -gt 0 ]; do
 done
 """
 
-LOCKED = 9  # a descriptor that nothing in the script uses
-
 
 class Hand:
     """The waiting process and our end of its pipe."""
@@ -161,17 +159,17 @@ def _say_done(pipe: int) -> None:
         return
 
 
-def spread(places: tuple[str, ...], lock: int = -1, script: str = SCRIPT) -> Hand:
-    """Start the hand over these directories (they need not exist yet). `lock`: a flock(2)ed descriptor that it shares, so that
-    nobody else has the lock before it has cleaned up."""
+def spread(places: tuple[str, ...], locks: tuple[int, ...] = (), script: str = SCRIPT) -> Hand:
+    """Start the hand over these directories (they need not exist yet). `locks`: flock(2)ed descriptors that it shares, so that
+    nobody else has a lock before it has cleaned up."""
     theirs, ours = os.pipe()
     actions = [
         (os.POSIX_SPAWN_DUP2, theirs, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
     ]
-    if lock >= 0:
-        actions.append((os.POSIX_SPAWN_DUP2, lock, LOCKED))
+    for lock in locks:
+        os.set_inheritable(lock, True)  # nothing else is started before they are ours alone again
     try:
         pid = os.posix_spawn(
             "/bin/sh",
@@ -187,4 +185,6 @@ def spread(places: tuple[str, ...], lock: int = -1, script: str = SCRIPT) -> Han
         raise LaunchError(f"cannot start a process: {os.strerror(e.errno or errno.EIO)}", 125) from None
     finally:
         os.close(theirs)
+        for lock in locks:
+            os.set_inheritable(lock, False)
     return Hand(pid, ours)

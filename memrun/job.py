@@ -78,11 +78,11 @@ class Site:
 
     __slots__ = ("hand", "host")
 
-    def __init__(self, lock: int = -1, script: str = hand.SCRIPT, pid: int = 0) -> None:
-        """`lock`: a locked descriptor that the hand holds on to until it has cleaned up; `script`: what it does then; `pid`: by which
+    def __init__(self, locks: tuple[int, ...] = (), script: str = hand.SCRIPT, pid: int = 0) -> None:
+        """`locks`: locked descriptors that the hand holds on to until it has cleaned up; `script`: what it does then; `pid`: by which
         we are known, if not ours."""
         self.host: Host = cgroup.open_host(pid or os.getpid())
-        self.hand = hand.spread(self.host.places(), lock, script)
+        self.hand = hand.spread(self.host.places(), locks, script)
         try:
             self.host.begin()
         except BaseException:

@@ -35,6 +35,15 @@ def directory(*, make: bool = False) -> str | None:
     return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
 
 
+def lasting_directory() -> str | None:
+    """One that is the same in every session of this user, and in none: for locks."""
+    me = os.geteuid()
+    place = "/run/memrun" if me == 0 else f"/tmp/memrun-{me}"  # noqa: S108  (as above)
+    if not os.path.lexists(place):
+        _make(place)
+    return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
+
+
 def _make(place: str) -> None:
     try:
         os.mkdir(place, 0o700)

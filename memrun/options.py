@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 
 class Option:
-    """One option. `metavar` '' is a flag; `many` may be given more than once; `short`: -l, or --env for --environment."""
+    """One option. `metavar` '' is a flag, '[NAME]' need not have its value; `many` may be given more than once; `short`: -l, or --env for
+    --environment."""
 
-    __slots__ = ("convert", "default", "help", "key", "many", "metavar", "section", "short", "words")
+    __slots__ = ("convert", "default", "free", "help", "key", "many", "metavar", "section", "short", "words")
 
     def __init__(self, flag: str, metavar: str, convert: Callable[[str], object], default: object, help: str) -> None:  # noqa: A002
         names = flag.split()
         self.short = names[0] if len(names) > 1 else ""
         self.key = names[-1].removeprefix("--").replace("-", "_")
         self.metavar = metavar
+        self.free = metavar.startswith("[")
         self.convert = convert
         self.default = default
         self.help = help
@@ -98,9 +100,19 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                    "about memory"),
             Option("--attempts", "N", to.count, 5, "how many starts at the most, for whatever reason (default 5)"),
             Option("--interval", "TIME", parse_duration, None, "count only the starts of the last TIME (default infinity)"),
-            Option("--delay", "TIME", to.seconds, 1.0, "wait before a restart; doubles each time, with jitter (default 1s)"),
+            Option("--delay", "TIME", to.seconds, 1.0, "wait before a restart; doubles each time, with jitter (default 1s);\n"
+                   "--retry-delay is the same"),
             Option("--max-delay", "TIME", to.seconds, 300.0, "but no longer than this (default 5m)"),
             Option("--min-uptime", "TIME", to.seconds, 10.0, "who ran this long begins again with --delay (default 10s)"),
+        ),
+    ),
+    (
+        "beginning (in cron; of a job file: memrun up --lock ...)",
+        (
+            Option("--lock", "[NAME]", to.lock, None, "not while another run has this lock: exit status 75, and its pid.\n"
+                   "A name (default: the job's), or a file with a / in it"),
+            Option("--lock-wait", "TIME", parse_duration, 0.0, "wait so long for the lock (default 0)"),
+            Option("--jitter", "TIME", to.seconds, 0.0, "wait a random time first, up to TIME, so that not all begin at once"),
         ),
     ),
     (
@@ -137,6 +149,12 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
 SURROUNDINGS = next(section for title, section in SECTIONS if title.startswith("surroundings"))
 OPTIONS: tuple[Option, ...] = tuple(option for _, section in SECTIONS for option in section)
 BY_WORD = {word: option for option in OPTIONS for word in (option.flag, option.short) if word}
+BY_WORD["--retry-delay"] = BY_WORD["--delay"]  # it is what others call it
+COMMAND_LINE = {
+    "lock",
+    "lock_wait",
+    "jitter",
+}  # about memrun as a whole: no keys of a job, and nothing for a program that calls us
 
 
 class Spec:
@@ -172,6 +190,9 @@ class Spec:
     environment: Mapping[str, str] | tuple[tuple[str, str], ...]  # dict() makes one of both
     env_file: tuple[str, ...]
     pass_environment: tuple[str, ...]
+    lock: str | None  # '': of its own name
+    lock_wait: float | None
+    jitter: float
     stdout: str
     stderr: str
     name: str
@@ -218,19 +239,35 @@ def parse(words: Sequence[str]) -> Spec:
         if word == "--":
             break
         flag, equals, value = _parted(word)
-        option = BY_WORD.get(flag)
-        if option is None:
-            raise UsageError(f"there is no option {flag}", nearest(flag, BY_WORD) or "See memrun --help")
-        if option.metavar and not equals:
-            if not rest:
-                raise UsageError(f"{flag} wants a value ({option.metavar})")
-            value = rest.pop(0)
+        option, value = _valued(flag, value if equals else None, rest)
         converted = _converted(option, value)
         values[option.key] = (*values.get(option.key, ()), converted) if option.many else converted  # type: ignore[misc]
         asked[option.key] = value
     spec = Spec(rest, values)
     spec.asked = asked
     return spec
+
+
+def one(flag: str, value: str | None, rest: list[str]) -> tuple[str, object]:
+    """(key, value) of one option; `value` None: the next word of `rest` is it, if it wants one."""
+    option, text = _valued(flag, value, rest)
+    return option.key, _converted(option, text)
+
+
+def _valued(flag: str, value: str | None, rest: list[str]) -> tuple[Option, str]:
+    option = BY_WORD.get(flag)
+    if option is None:
+        raise UsageError(f"there is no option {flag}", nearest(flag, BY_WORD) or "See memrun --help")
+    if value is None and option.metavar and (not option.free or _has_value(rest)):
+        if not rest:
+            raise UsageError(f"{flag} wants a value ({option.metavar})")
+        value = rest.pop(0)
+    return option, value or ""
+
+
+def _has_value(rest: list[str]) -> bool:
+    """Of a value that may be left out: a word is one if what follows it is an option, or --. `memrun --lock ./job` runs ./job."""
+    return len(rest) > 1 and not rest[0].startswith("-") and rest[1].startswith("-")
 
 
 def _parted(word: str) -> tuple[str, str, str]:
@@ -249,4 +286,4 @@ def _converted(option: Option, text: str) -> object:
         raise UsageError(f"{option.typed.split()[-1]}: {e.what}", e.remedy) from None
 
 
-__all__ = ["FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]
+__all__ = ["COMMAND_LINE", "FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]

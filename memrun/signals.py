@@ -22,7 +22,7 @@ NUMBERS: dict[str, int] = {
 }
 NAMES: dict[int, str] = {number: name for name, number in NUMBERS.items() if name not in {"CLD", "POLL", "IOT"}}
 KILL, TERM, INT, HUP, CONT = (NUMBERS[n] for n in ("KILL", "TERM", "INT", "HUP", "CONT"))
-USR1, USR2, WINCH, CHLD, STOP, QUIT = (NUMBERS[n] for n in ("USR1", "USR2", "WINCH", "CHLD", "STOP", "QUIT"))
+USR1, USR2, WINCH, CHLD, STOP, QUIT, IO = (NUMBERS[n] for n in ("USR1", "USR2", "WINCH", "CHLD", "STOP", "QUIT", "IO"))
 SI_KERNEL = 0x80
 HEARD = (TERM, INT, HUP, QUIT, USR1, USR2, WINCH)  # what memrun answers for; everything else does what it always does
 
@@ -55,6 +55,14 @@ def wait(numbers: Iterable[int]) -> tuple[int, bool]:
     """Wait for one of these signals, which are blocked: its number, and whether the kernel sent it (a terminal's Ctrl-C)."""
     found = _signal.sigwaitinfo(numbers)
     return int(found.si_signo), found.si_code == SI_KERNEL
+
+
+def wait_for(numbers: Iterable[int], seconds: float | None) -> int:
+    """Wait so long (None: for ever) for one of these signals, which are blocked: its number, or 0."""
+    if seconds is None:
+        return wait(numbers)[0]
+    found = _signal.sigtimedwait(numbers, max(0.0, seconds))
+    return int(found.si_signo) if found is not None else 0
 
 
 def every() -> set[int]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from memrun.jobs import Batch, Job
     from memrun.ledger import Known, Ledger
+    from memrun.turn import Lock
 
 USAGE = """\
 memrun up FILE [JOB...]        run a job file until it is done; again: goes on where it stopped
@@ -29,10 +30,14 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   -q, --quiet                  nothing on stderr but errors
   -v, --verbose                say when jobs start, too
   --plain                      no live view, also on a terminal
+  --lock [NAME]                not while another run has this lock (default: the file's name): exit status 75
+  --lock-wait TIME             wait so long for the lock
+  --jitter TIME                wait a random time first, up to TIME
 Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads the file again.
 """
 FLAGS = {"--fresh", "--only-failed", "--dry-run", "--quiet", "--verbose", "--plain"}
 VALUES = {"--joblog", "--report"}
+OPTIONS = {"--lock", "--lock-wait", "--jitter"}  # as of a single run
 SHORT = {"-q": "--quiet", "-v": "--verbose", "-r": "--report"}
 
 
@@ -42,6 +47,7 @@ class Wish:
     def __init__(self, words: Sequence[str]) -> None:
         self.flags: set[str] = set()
         self.values: dict[str, str] = {}
+        self.options: dict[str, object] = {}
         self.plain: list[str] = []
         rest = list(words)
         while rest:
@@ -61,10 +67,16 @@ class Wish:
             if not equals and not rest:
                 raise errors.UsageError(f"{flag} wants a value (FILE)")
             self.values[flag] = value if equals else rest.pop(0)
+        elif flag in OPTIONS:
+            from memrun.options import one
+
+            key, self.options[key] = one(flag, value if equals else None, rest)
         elif word.startswith("-") and len(word) > 1:
             from memrun.options import nearest
 
-            raise errors.UsageError(f"memrun up has no option {flag}", nearest(flag, FLAGS | VALUES) or "See memrun up --help")
+            raise errors.UsageError(
+                f"memrun up has no option {flag}", nearest(flag, FLAGS | VALUES | OPTIONS) or "See memrun up --help"
+            )
         else:
             self.plain.append(word)
 
@@ -86,21 +98,44 @@ def main(words: list[str], mask: frozenset[int]) -> int:
         job.spec.mask = mask
     if "--dry-run" in wish.flags:
         return _dry_run(wish, batch)
+    lock = _take_turn(wish)
     known_as = os.getpid()
-    orphaned, status = keeper.divide()
-    if orphaned < 0:
-        return status
-    return _at_work(wish, batch, known_as, orphaned)
+    try:
+        orphaned, status = keeper.divide()
+        if orphaned < 0:
+            return status
+        return _at_work(wish, batch, Ends(known_as, orphaned), () if lock is None else (lock.fd,))
+    finally:
+        if lock is not None and os.getpid() == known_as:
+            lock.release()
 
 
-def _at_work(wish: Wish, batch: Batch, known_as: int, orphaned: int) -> int:
-    book = ledger.take(batch.path, known_as)
+def _take_turn(wish: Wish) -> Lock | None:
+    """Wait until it may begin."""
+    if not wish.options:
+        return None
+    from memrun import turn
+    from memrun.options import Spec
+
+    asked = Spec([wish.file], wish.options)  # --lock alone: by the file's name
+    return turn.take(asked.jitter, None if asked.lock is None else asked.lock or asked.name, asked.lock_wait)
+
+
+def _at_work(wish: Wish, batch: Batch, ends: Ends, locks: tuple[int, ...]) -> int:
+    book = ledger.take(batch.path, ends.known_as)
     try:
         if "--fresh" in wish.flags:
             book.forget()
-        return _run(wish, batch, book, Ends(known_as, orphaned))
+        return _run(wish, batch, book, ends, locks)
     finally:
         book.close()
+
+
+class Ends(NamedTuple):
+    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead."""
+
+    known_as: int
+    orphaned: int
 
 
 def what_is_done(wish: Wish, batch: Batch, known: dict[str, Known]) -> dict[str, Outcome]:
@@ -145,19 +180,12 @@ def _intent(job: Job, done: Outcome | None, found: Known | None) -> str:
 CHANGED = "its definition has changed since; --fresh runs it again"
 
 
-class Ends(NamedTuple):
-    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead."""
-
-    known_as: int
-    orphaned: int
-
-
-def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends) -> int:
+def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends, locks: tuple[int, ...]) -> int:
     from memrun.job import Site
 
     known = book.known()
     done = what_is_done(wish, batch, known)
-    site = Site(book.lock, pid=ends.known_as)
+    site = Site((book.lock, *locks), pid=ends.known_as)
     try:
         import trio
 

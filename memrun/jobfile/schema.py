@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from memrun.marks import ACTIONS
-from memrun.options import OPTIONS, Option, nearest
+from memrun.options import COMMAND_LINE, OPTIONS, Option, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from memrun.jobfile.lines import Place
 
 Schema = dict[str, Any]
-NOT_KEYS = {"name": "a job's name is that of its table"}  # options that are no keys
+NOT_KEYS = {  # options that are no keys
+    "name": "a job's name is that of its table",
+    **dict.fromkeys(COMMAND_LINE, "it is for the whole run, an option of memrun up"),
+}
 NUMBERS = {
     "SIZE",
     "TIME",
@@ -34,7 +37,7 @@ MEANT = {  # what other programs call it; difflib finds the rest
     "memory": "limit", "mem": "limit", "memory_limit": "limit", "max_memory": "limit", "memory_max": "limit",
     "cwd": "working_dir", "dir": "working_dir", "directory": "working_dir", "workdir": "working_dir",
     "env": "environment", "needs": "depends_on", "after": "depends_on", "requires": "depends_on", "dependencies": "depends_on",
-    "retries": "attempts", "retry": "attempts", "max_attempts": "attempts", "jobs": "parallel", "max_parallel": "parallel",
+    "retries": "attempts", "retry_delay": "delay", "retry": "attempts", "max_attempts": "attempts", "jobs": "parallel", "max_parallel": "parallel",
     "concurrency": "parallel", "budget": "memory", "threshold": "thresholds", "for_each": "foreach", "job": "jobs",
     "default": "defaults", "output": "log", "logfile": "log", "log_max": "log_size", "log_files": "log_keep",
 }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from memrun import marks
 from memrun.errors import UsageError
-from memrun.jobfile.schema import violations
+from memrun.jobfile.schema import NOT_KEYS, violations
 from memrun.options import BY_WORD, OPTIONS, Option
 from memrun.units import Share, Size, parse_bytes, parse_size
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memrun.jobfile.source import Problems, Source
 
 FLAG = re.compile("--[a-z-]+")
-BY_KEY = {option.key: option for option in OPTIONS}
+BY_KEY = {option.key: option for option in OPTIONS if option.key not in NOT_KEYS}
 LONGEST_NAME = 64  # bytes, of a table's: what memrun --name allows, less what marks variables
 JOB_ONLY = ("command", "matrix", "array", "foreach", "depends_on")
 

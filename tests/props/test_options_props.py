@@ -30,6 +30,7 @@ GOOD = {
     "KEY=VALUE": ["A=1", "B=", "C==", "A=x y"],
     "VARIABLE": ["PATH", "a.b"],
     "NAME": ["x", "a.b", "job[1=2]"],
+    "[NAME]": ["x", "a/b", "job.1"],
     "FILE": ["out.json", "-", "/dev/null"],
 }
 BAD = ["", "-", "-5", "5X", "soon", "--limit", "4K", "101%", "maybe", "a b", "../x"]
@@ -55,6 +56,7 @@ def build() -> Parser:
                 default=argparse.SUPPRESS,
                 type=typed(option.convert),
                 action="append" if option.many else "store",
+                **({"nargs": "?", "const": ""} if option.free else {}),
             )
         else:
             parser.add_argument(*names, dest=option.key, default=argparse.SUPPRESS, action="store_const", const=True)
@@ -102,7 +104,9 @@ def option_words(draw: st.DrawFn) -> list[str]:
         return [word]
     # argparse takes no separate value that begins with '-', and reads '-l=5M' as '=5M': where it differs, ours is the documented one
     value = draw(st.sampled_from(GOOD[option.metavar] if draw(st.integers(0, 3)) else BAD))
-    if value.startswith("-") or draw(st.booleans()):
+    if option.free and draw(st.booleans()):
+        return [word]
+    if option.free or value.startswith("-") or draw(st.booleans()):
         return [f"{option.flag}={value}"]
     return [word, value]
 

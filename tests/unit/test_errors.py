@@ -18,6 +18,8 @@ def family() -> list[type[errors.MemrunError]]:
 
 def test_the_statuses_are_those_of_shells_and_timeout():
     assert (errors.SUCCESS, errors.TIMED_OUT, errors.FAILED) == (0, 124, 125)
+    assert (errors.LOCKED, errors.LockedError("taken").status) == (75, 75)
+    assert (errors.StoppedError("", 2).status, errors.StoppedError("", 15).status) == (130, 143)
     assert (errors.NOT_EXECUTABLE, errors.NOT_FOUND) == (126, 127)
     assert (errors.died_of(9), errors.died_of(15), errors.died_of(2)) == (137, 143, 130)
 
@@ -30,7 +32,7 @@ def test_one_sentence_and_a_remedy():
 @pytest.mark.parametrize("kind", family(), ids=lambda k: k.__name__)
 def test_every_one_of_them_ends_memrun_with_a_status(kind):
     assert issubclass(kind, errors.MemrunError)
-    assert kind.status == errors.FAILED
+    assert kind.status == (errors.LOCKED if kind is errors.LockedError else errors.FAILED)
     assert kind.__doc__
 
 

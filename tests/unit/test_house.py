@@ -70,6 +70,7 @@ ROOMS = {
     "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.ground cgroup.tree",
     "oomlog": "",
     "hand": "errors signals",
+    "turn": "errors names signals units",
     "identity": "errors signals",
     "environment": "errors identity ?identity",
     "launch": "errors signals ?surroundings",
@@ -107,15 +108,16 @@ ROOMS = {
     "progress": "jobs ?batch ?entries",
     "batchdesk": "desk errors events job ?batch ?entries",
     "batchrun": "batch batchdesk berth cells control errors events job jobs progress report signals summary units up view watch ~jobfile ?entries ?ledger",
-    "up": "errors keeper ledger report jobs ~batchrun ~cgroup ~job ~jobfile ~options ?ledger",
+    "up": "errors keeper ledger report jobs ~batchrun ~cgroup ~job ~jobfile ~options ~turn ?ledger ?turn",
     "api": "errors job options record ~supervisor ?events",
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "cli": "errors guard hand launch names signals job options ~attach ~strangers ~desk ~control ~verbs ~report ~supervisor ~watch ~doctor ~setup ~checking ~identity ~up ~__init__ ?identity ?record ?strangers ?supervisor",
+    "company": "control desk errors guard supervisor watch ?job ?record",
+    "cli": "errors hand launch names signals job options ~attach ~company ~strangers ~turn ~verbs ~report ~doctor ~setup ~checking ~identity ~up ~__init__ ?identity ?record ?strangers ?turn",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "aside batch batchrun berth control desk entries gauges hooks output outlet progress view watch supervisor",
+    "trio": "aside batch batchrun berth company control desk entries gauges hooks output outlet progress view watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
@@ -123,7 +125,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events ledger policy states gauges jobs plan",
-    "typing": "api aside batch batchdesk batchrun berth budget claims entries ledger needs progress up control desk frame gauges jobs machine output plan policy summary view watch supervisor top",
+    "typing": "api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up control desk frame gauges jobs machine output plan policy summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",

@@ -12,6 +12,7 @@ import pytest
 
 from memrun import jobfile
 from memrun.errors import JobFileError, UsageError
+from memrun.jobfile.schema import NOT_KEYS
 from memrun.jobs import Need, Output
 from memrun.marks import Action, Pressure, Threshold
 from memrun.options import OPTIONS
@@ -512,7 +513,8 @@ def test_the_schema_has_every_option():
     schema = jobfile.schema()
     Draft202012Validator.check_schema(schema)
     keys = schema["properties"]["jobs"]["additionalProperties"]["properties"]
-    assert {option.key for option in OPTIONS} - {"name"} <= set(keys)
+    assert {option.key for option in OPTIONS} - set(NOT_KEYS) <= set(keys)
+    assert not set(NOT_KEYS) & set(keys)
     assert set(schema["properties"]["defaults"]["properties"]) == set(keys) - {
         "command",
         "matrix",
