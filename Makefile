@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest
 
 .PHONY: help
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,27 @@ SYSTEMD_GUEST = $(BIN)/python tests/vm/guest.py --systemd --timeout 300
 test-systemd: $(READY) examples/mem-allocate  ## users without root, cron, containers: in guests with systemd, on cgroup v2 and v1
 	$(SYSTEMD_GUEST) -- $(PYTEST) tests/systemd
 	$(SYSTEMD_GUEST) --kernel-arg systemd.unified_cgroup_hierarchy=0 -- $(PYTEST) tests/systemd
+
+$(VENV)/.dist: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dist]'
+	@touch $@
+
+.PHONY: dist
+dist: $(VENV)/.dist  ## wheel and sdist in dist/ (the wheel is built from the sdist)
+	rm -rf dist
+	$(BIN)/python -m build >/dev/null
+
+.PHONY: zipapp
+zipapp: dist  ## dist/memrun.pyz: one file with all that it needs, for machines without pip
+	$(BIN)/python tools/onefile.py dist/*.whl dist/memrun.pyz
+
+.PHONY: completions man
+completions man: $(VENV)/.dist  ## shell completions and the man page in build/share
+	$(BIN)/python tools/papers.py build $@
+
+.PHONY: check-dist
+check-dist: zipapp examples/mem-allocate  ## build all that is shipped, install it into empty environments, and run the example there
+	$(BIN)/python tools/check_dist.py dist
 
 .PHONY: bench
 bench: $(READY) examples/mem-allocate  ## ratios against the bare interpreter and the peers; asserts nothing
