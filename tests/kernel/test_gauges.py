@@ -138,7 +138,7 @@ def open_files():
 
 
 def test_up_and_down(bench, hog):
-    job = bench(200 * MIB, hog, "step", "10240", "50", "6")
+    job = bench(200 * MIB, hog, "step", "10240", "200", "6")
 
     async def play(mail):
         await job.said("ready")
