@@ -118,6 +118,14 @@ def read_all(fd: int) -> str:
     return b"".join(chunks).decode(errors="replace")
 
 
+def read_again(fd: int, path: str) -> str:
+    """The same; GroupError names the path."""
+    try:
+        return read_all(fd)
+    except OSError as e:
+        raise GroupError("read", path, e.errno or errno.EIO) from None
+
+
 def number(text: str) -> int | None:
     """One number as the kernel prints it; None for 'max'."""
     word = text.strip()

@@ -42,7 +42,7 @@ import select
 
 from memrun.cgroup import NO_FREEZER, Heard, Tally, grace, steep_gap, tree
 from memrun.cgroup.eventfd import count, listen
-from memrun.cgroup.files import Dir, keyed, number, read_all
+from memrun.cgroup.files import Dir, keyed, number, read_again
 from memrun.cgroup.freezer1 import let_go
 from memrun.cgroup.freezer1 import thaw as thaw_v1
 from memrun.errors import GroupError, LimitError
@@ -212,7 +212,7 @@ class Group:
         heard.kills = keyed(self._memory.read("memory.oom_control")).get("oom_kill", 0)
         heard.own = self._own
         if self._events >= 0:
-            states = keyed(read_all(self._events))
+            states = keyed(read_again(self._events, f"{self.path}: cgroup.events beside it"))
             heard.populated, heard.frozen = states.get("populated") == 1, states.get("frozen") == 1
         return heard
 

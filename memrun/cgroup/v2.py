@@ -27,7 +27,7 @@ import os
 import select
 
 from memrun.cgroup import Heard, Tally, detect, grace, ground, tree, wire_gap
-from memrun.cgroup.files import Dir, keyed, number, read_all
+from memrun.cgroup.files import Dir, keyed, number, read_again
 from memrun.errors import GroupError, LimitError, NoCgroupError
 
 TYPE_CHECKING = False
@@ -199,6 +199,9 @@ class Group:
         self.wire = None if limit is None else limit - wire_gap(limit)
         self._leaf.write(HIGH, "max" if self.wire is None else str(self.wire))
 
+    def _read(self, fd: int) -> str:
+        return read_again(fd, f"the events of {self.path}")
+
     def usage(self) -> int:
         return int(self._leaf.read("memory.current"))
 
@@ -215,8 +218,8 @@ class Group:
 
     def tally(self) -> Tally:
         t = Tally()
-        events = keyed(read_all(self._events))
-        local = keyed(read_all(self._local)) if self._local >= 0 else events
+        events = keyed(self._read(self._events))
+        local = keyed(self._read(self._local)) if self._local >= 0 else events
         stat = keyed(self._leaf.read("memory.stat"))
         t.limit = self.limit
         t.usage = self.usage()
@@ -247,9 +250,9 @@ class Group:
 
     def hear(self) -> Heard:
         heard = Heard()
-        self._look(keyed(read_all(self._events)))
+        self._look(keyed(self._read(self._events)))
         heard.at_limit, self._news = self._news, False
-        events, states = keyed(read_all(self._events)), keyed(read_all(self._states))
+        events, states = keyed(self._read(self._events)), keyed(self._read(self._states))
         heard.kills, heard.own = events.get("oom_kill", 0), events.get("oom", 0)
         heard.populated, heard.frozen = states.get("populated") == 1, states.get("frozen") == 1
         return heard
