@@ -18,7 +18,9 @@ from memrun.cells import is_live
 from memrun.control import serve
 from memrun.job import iso
 from memrun.jobs import Outcome
+from memrun.ownlog import ERROR, INFO, Log
 from memrun.progress import progress
+from memrun.record import Record
 from memrun.units import format_size
 from memrun.up import CHANGED
 
@@ -40,6 +42,8 @@ class Show:
         self.quiet = "--quiet" in wish.flags
         self.loud = "--verbose" in wish.flags
         self.live = is_live(2) and not self.quiet and "--plain" not in wish.flags
+        target = str(wish.options.get("log_target", ""))
+        self.log = Log(target) if target else None
         self.joblog = summary.joblog(wish.values["--joblog"]) if "--joblog" in wish.values else None
         self._send, self._lines = trio.open_memory_channel[str](float("inf"))
         shared = frozenset(fd for fd in (1, 2) if self.live and os.isatty(fd))
@@ -72,6 +76,8 @@ class Show:
         finally:
             os.close(fd)
             self.berths.close()
+            if self.log is not None:
+                self.log.close()
         return self._conclude(outcomes, started)
 
     async def _until_orphaned(self, fd: int) -> None:
@@ -92,7 +98,9 @@ class Show:
 
     def say(self, line: str) -> None:
         """One line for whoever started us."""
-        if not self.quiet:
+        if self.log is not None:
+            self.log.say(line.removeprefix("memrun: "))
+        elif not self.quiet:
             self._send.send_nowait(line)
 
     def _remark(self, line: str) -> None:
@@ -122,8 +130,15 @@ class Show:
         if isinstance(what, Outcome):
             if self.joblog is not None:
                 self.joblog.add(what, entry.job)
-            if not self.quiet:
-                self.say(f"memrun: {view.ended(what, *self.scheduler.count())}")
+            self._tell_of(what)
+
+    def _tell_of(self, outcome: Outcome) -> None:
+        line = view.ended(outcome, *self.scheduler.count())
+        if self.log is None:
+            self.say(f"memrun: {line}")
+        else:
+            known = report.fields(Record.of(outcome.record)) if outcome.record is not None else {"MEMRUN_NAME": outcome.job}
+            self.log.say(line, INFO if outcome.ok else ERROR, {**known, "MEMRUN_RESULT": outcome.result}, always=True)
 
     def _obey(self, event: events.Event) -> None:
         """A signal."""

@@ -16,31 +16,29 @@ from memrun.guard import hurry
 from memrun.supervisor import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from memrun.job import Stay
     from memrun.record import Record
+    from memrun.telling import Teller
 
 
-def supervise(attempt: Stay, say: Callable[[str], None]) -> Record:
-    """Until nothing of it is left; `say` is for lines to whoever started us."""
+def supervise(attempt: Stay, teller: Teller) -> Record:
+    """Until nothing of it is left."""
     if attempt.holds:
         hurry()
     fd = watch.signal_fd()
     try:
-        return trio.run(_in_company, Run(attempt.site, attempt), fd, say)
+        return trio.run(_in_company, Run(attempt.site, attempt), fd, teller)
     finally:
         os.close(fd)
 
 
-async def _in_company(run: Run, fd: int, say: Callable[[str], None]) -> Record:
-    loud, chatty = not run.spec.quiet, run.spec.verbose
-    desk = Desk(lambda line: say(line) if loud else None)
+async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
+    desk = Desk(teller.say)
     desk.take(run)
     failure: errors.MemrunError | None = None
     record: Record | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(control.serve, desk, lambda line: say(line) if chatty else None, run.over)
+        nursery.start_soon(control.serve, desk, teller.remark, run.over)
         try:
             record = await run.live(fd)
         except errors.MemrunError as e:

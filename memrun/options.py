@@ -141,6 +141,8 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         (
             Option("-n --name", "NAME", to.name, "", "what to call it (default: the command's name)"),
             Option("-r --report", "FILE", to.file, "", "write the result record there, as JSON"),
+            Option("--log-target", "WHERE", to.file, "", "where memrun's own lines go: journal (with fields: MEMRUN_RESULT=oom-kill),\n"
+                   "syslog, stderr (default), or a FILE; all but stderr are told of a success, too"),
             Option("-q --quiet", "", to.flag, False, "say nothing on stderr, whatever happens to the command"),
             Option("-v --verbose", "", to.flag, False, "say what is done, too"),
         ),
@@ -154,6 +156,7 @@ COMMAND_LINE = {
     "lock",
     "lock_wait",
     "jitter",
+    "log_target",
 }  # about memrun as a whole: no keys of a job, and nothing for a program that calls us
 
 
@@ -197,6 +200,7 @@ class Spec:
     stderr: str
     name: str
     report: str
+    log_target: str
     quiet: bool
     verbose: bool
     asked: dict[str, str]  # as it was typed

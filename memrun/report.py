@@ -36,6 +36,21 @@ def verdict(record: Record, limit: str = "--limit {}") -> str:
     return f"{said}; {'; '.join(more)}" if (more := _more(record, limit)) else said
 
 
+def summary(record: Record) -> str:
+    """One line for a log, in which a success is news as well."""
+    success = f"{clean(record.name)}: success after {format_duration(record.elapsed)}{_peak(record, ' (peak {})')}"
+    return verdict(record) or success
+
+
+def fields(record: Record) -> dict[str, str]:
+    """What can be asked for in a journal. Sizes in bytes, times in seconds."""
+    known = {
+        "NAME": clean(record.name), "RESULT": record.result, "STATUS": record.status, "LIMIT": record.limit, "PEAK": record.peak,
+        "ELAPSED": round(record.elapsed, 3), "SIGNAL": record.signal, "ATTEMPTS": len(record.attempts) or 1,
+    }  # fmt: skip
+    return {f"MEMRUN_{key}": str(value) for key, value in known.items() if value is not None}
+
+
 def what(record: Record) -> str:
     """What became of it, in a few words."""
     limit = format_size(record.limit)

@@ -33,11 +33,12 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   --lock [NAME]                not while another run has this lock (default: the file's name): exit status 75
   --lock-wait TIME             wait so long for the lock
   --jitter TIME                wait a random time first, up to TIME
+  --log-target WHERE           memrun's own lines into the journal, syslog, or a FILE, with what became of each job
 Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads the file again.
 """
 FLAGS = {"--fresh", "--only-failed", "--dry-run", "--quiet", "--verbose", "--plain"}
 VALUES = {"--joblog", "--report"}
-OPTIONS = {"--lock", "--lock-wait", "--jitter"}  # as of a single run
+OPTIONS = {"--lock", "--lock-wait", "--jitter", "--log-target"}  # as of a single run
 SHORT = {"-q": "--quiet", "-v": "--verbose", "-r": "--report"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -15,6 +16,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "/kernel/" in str(item.path) and item.get_closest_marker("v1") is None and item.get_closest_marker("v2") is None:
             item.add_marker(here or "v1")
+
+
+@pytest.fixture
+def run():
+    """run(*words) -> CompletedProcess, in text."""
+
+    def act(*words, **options):
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
+
+    return act
 
 
 @pytest.fixture

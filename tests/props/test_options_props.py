@@ -30,6 +30,7 @@ GOOD = {
     "KEY=VALUE": ["A=1", "B=", "C==", "A=x y"],
     "VARIABLE": ["PATH", "a.b"],
     "NAME": ["x", "a.b", "job[1=2]"],
+    "WHERE": ["journal", "syslog", "stderr", "x.log"],
     "[NAME]": ["x", "a/b", "job.1"],
     "FILE": ["out.json", "-", "/dev/null"],
 }

@@ -1,0 +1,147 @@
+"""One run of the command line: the order of its work.
+
+Parse, wait for its turn, make the group, start the command; whatever is heavy comes after that. A short look lets a command that is
+already done be reported without trio at all.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+
+from memrun import errors, hand, signals
+from memrun.job import Attempt, Site
+from memrun.names import Claim
+from memrun.options import Spec, parse
+from memrun.telling import Teller, die_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memrun.job import Stay
+    from memrun.record import Record
+    from memrun.strangers import Strangers
+    from memrun.turn import Lock
+
+SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
+
+
+def one_shot(words: list[str], mask: frozenset[int]) -> int:
+    """OPTIONS -- COMMAND."""
+    spec = parse(words)
+    if not spec.command:
+        raise errors.UsageError("no command was given", "Try: memrun --limit 500M -- COMMAND")
+    spec.mask = mask
+    return _told(spec, lambda teller: _in_turn(spec, teller))
+
+
+def _told(spec: Spec, run: Callable[[Teller], Record]) -> int:
+    """What became of it is said where the run wants it said."""
+    teller = Teller(spec)
+    try:
+        return teller.conclude(run(teller))
+    except errors.MemrunError as e:
+        teller.complain(e)
+        if isinstance(e, errors.StoppedError) and e.signal == signals.INT:
+            die_of(signals.INT)
+        return e.status
+    finally:
+        teller.close()
+
+
+def _in_turn(spec: Spec, teller: Teller) -> Record:
+    try:
+        lock = _take_turn(spec)
+        try:
+            return _claimed(spec, lambda: _live(spec, teller, () if lock is None else (lock.fd,)))
+        finally:
+            if lock is not None:
+                lock.release()
+    except (errors.LaunchError, errors.LimitError, errors.NoCgroupError, errors.StoppedError) as e:
+        teller.not_started(e)
+        raise
+
+
+def _take_turn(spec: Spec) -> Lock | None:
+    """Wait until it may begin."""
+    if spec.lock is None and not spec.jitter:
+        return None
+    from memrun import turn
+
+    return turn.take(spec.jitter, None if spec.lock is None else spec.lock or spec.name, spec.lock_wait)
+
+
+def _claimed(spec: Spec, live: Callable[[], Record]) -> Record:
+    claim = Claim(spec.name, insist="name" in spec.asked)
+    try:
+        return live()
+    finally:
+        claim.release()
+
+
+def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
+    site = Site(locks)
+    try:
+        attempt = Attempt(site, spec, guarded=True)
+        try:
+            if spec.verbose:
+                teller.remark(f"its group is {attempt.group.path}, {site.host.way}")
+            done = _already_done(attempt, spec)
+            if not done:
+                import trio  # noqa: F401  (the command runs by now)
+
+                from memrun import company  # noqa: F401
+            attempt.relieve()
+        except BaseException:
+            attempt.abandon()
+            raise
+        return attempt.finish("") if done else _supervise(attempt, teller)
+    finally:
+        site.close()
+
+
+def _already_done(attempt: Attempt, spec: Spec) -> bool:
+    """A short look: whether the command has ended, nothing is left of it, and it is not to be started again."""
+    if spec.on_oom == "restart" or spec.restart != "no":
+        return False
+    poll = select.poll()
+    poll.register(attempt.child.pidfd, select.POLLIN)
+    poll.poll(SHORT_LOOK)
+    return attempt.child.reap() is not None and not attempt.group.pids()
+
+
+def _supervise(attempt: Stay, teller: Teller) -> Record:
+    from memrun.company import supervise
+
+    return supervise(attempt, teller)
+
+
+def attach(words: list[str]) -> int:
+    """memrun attach OPTIONS PID...: everything is loaded first, because these processes run already."""
+    import trio  # noqa: F401
+
+    from memrun import attach, company, strangers  # noqa: F401
+
+    if "--help" in words or "-h" in words:
+        sys.stdout.write(attach.USAGE)
+        return errors.SUCCESS
+    spec, pids = attach.parse(words)
+    found = strangers.find(pids)
+    try:
+        attach.introduce(spec, found)
+        return _told(spec, lambda teller: _claimed(spec, lambda: _borrow(spec, teller, found)))
+    finally:
+        found.close()
+
+
+def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
+    from memrun.attach import Attachment
+
+    site = Site(script=hand.LET_GO)
+    try:
+        stay = Attachment(site, spec, found)
+        teller.say(stay.account)
+        return _supervise(stay, teller)
+    finally:
+        site.close()

@@ -1,0 +1,112 @@
+"""What there is to say of one run, and to whom: lines on stderr or where --log-target leads, the verdict, the record in its file."""
+
+from __future__ import annotations
+
+import os
+
+from memrun import signals
+from memrun.errors import MemrunError, StoppedError
+from memrun.job import unstarted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.identity import Identity
+    from memrun.options import Spec
+    from memrun.ownlog import Log
+    from memrun.record import Record
+
+
+def say(text: str) -> None:
+    """Each line on stderr with our name before it, in one write; a closed stderr is nobody to tell."""
+    try:
+        os.write(2, "".join(f"memrun: {line}\n" for line in text.split("\n")).encode(errors="replace"))
+    except OSError:
+        return
+
+
+def whose(spec: Spec) -> Identity | None:
+    """Whose files those of the run are, if not ours. Asked first: who may not be somebody else need not get as far as a group."""
+    if not spec.user and not spec.group:
+        return None
+    from memrun.identity import look_up
+
+    return look_up(str(spec.user), str(spec.group))
+
+
+class Teller:
+    """Of one run."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Complains of a report or a log that could not be written *before* anything is started."""
+        self.spec = spec
+        self.log: Log | None = None
+        who = whose(spec)
+        if spec.report:
+            from memrun import report
+
+            report.check_writable(spec.report, who)
+        if spec.log_target:
+            from memrun.ownlog import Log
+
+            self.log = Log(spec.log_target, who)
+
+    def say(self, text: str) -> None:
+        """One line about what happens."""
+        if self.log is not None:
+            self.log.say(text, fields={"MEMRUN_NAME": self.spec.name})
+        elif not self.spec.quiet:
+            say(text)
+
+    def remark(self, text: str) -> None:
+        """One line for those who want to know everything."""
+        if self.spec.verbose:
+            self.say(text)
+
+    def complain(self, error: MemrunError) -> None:
+        """That memrun cannot do it is said also where it is to be quiet."""
+        if self.log is None:
+            say(str(error))
+        else:
+            self.log.say(str(error), 3, {"MEMRUN_NAME": self.spec.name, "MEMRUN_STATUS": str(error.status)}, always=True)
+
+    def conclude(self, record: Record) -> int:
+        """The verdict and the record; what memrun exits with."""
+        if not record.ok or self.spec.report or self.spec.verbose or self.log is not None:
+            from memrun import report  # nothing to say, nothing to load
+
+            self._pronounce(record)
+            if self.spec.report:
+                report.write(self.spec.report, report.to_json(record), whose(self.spec))
+        if record.signal == signals.INT and record.result == "signal":
+            die_of(signals.INT)
+        return record.status
+
+    def _pronounce(self, record: Record) -> None:
+        from memrun import report
+
+        line = report.verdict(record)
+        if self.log is not None and (line or self.spec.log_target != "stderr"):
+            self.log.say(report.summary(record), 6 if record.ok else 3, report.fields(record), always=True)
+        elif self.log is None and line and not self.spec.quiet:
+            say(line)
+
+    def not_started(self, error: MemrunError) -> None:
+        """A report that was asked for is there in any case: an old one left in its place would be taken for this run's."""
+        if self.spec.report:
+            from memrun import report
+
+            record = unstarted(self.spec, error.status)
+            record.result = "stopped" if isinstance(error, StoppedError) else record.result
+            report.write(self.spec.report, report.to_json(record), whose(self.spec))
+
+    def close(self) -> None:
+        """Nothing more to say."""
+        if self.log is not None:
+            self.log.close()
+
+
+def die_of(number: int) -> None:
+    """A shell goes on with its script after a command that exits 130, but not after one that died of the Ctrl-C."""
+    signals.default(number)
+    os.kill(os.getpid(), number)
+    signals.set_mask(signals.every() - {number})
