@@ -195,8 +195,8 @@ def steep_gap(limit: int) -> int:
 
     Measured on 6.18 with 2 CPUs, under the load of other tests, at 20 MiB (raised to 40 and 80): 1 MiB lost nothing in 150 runs
     (four threads, eight processes, many forks, tmpfs by 4 KiB and by 1 MiB, read), 2 MiB nothing in 180. Who starts late loses far
-    more: 5 of 30 runs of eight processes with a guard that came after the launch, 2 of 30 tmpfs writers with 4 MiB while memrun
-    slept between two looks. A small limit's wire must stay close to it, or the charge batches of the CPUs (256 KiB each) would
+    more: 5 of 30 runs of eight processes with a guard that came after the launch, 2 of 30 tmpfs writers even with 4 MiB, as long
+    as the freeze waited for a lock (see v1group.py). A small limit's wire must stay close to it, or the charge batches of the CPUs (256 KiB each) would
     trip it long before.
     """
     if limit < SMALL:
