@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memrun.strangers import Strangers
 
 SENSIBLE = {
-    "limit", "swap", "soft", "on_oom", "grow", "ceiling", "patience", "oom_group", "at", "pressure", "timeout", "stop_signal",
+    "limit", "swap", "soft", "on_oom", "grow", "ceiling", "patience", "oom_group", "at", "on_event", "pressure", "timeout", "stop_signal",
     "stop_timeout", "wait_all", "name", "report", "log_target", "quiet", "verbose",
 }  # fmt: skip
 ROUNDS = 100  # looks, before we say that we cannot keep up
@@ -49,7 +49,7 @@ What they use already stays charged to where it was (only old kernels with cgrou
 take from then on. How they ended nobody tells memrun: its own exit status is 0 when they ended by themselves, and 137 when
 they were killed at the limit.
 
-options: --limit, --swap, --soft, --on-oom kill|pause, --grow, --ceiling, --patience, --oom-group, --at, --pressure, --timeout,
+options: --limit, --swap, --soft, --on-oom kill|pause, --grow, --ceiling, --patience, --oom-group, --at, --on-event, --pressure, --timeout,
   --stop-signal, --stop-timeout, --name, --report, --log-target, --quiet, --verbose, as in memrun --help. Options come before the PIDs.
 """
 

@@ -27,6 +27,7 @@ from memrun.berth import clear, pump
 from memrun.claims import Claims
 from memrun.entries import Entry
 from memrun.errors import MemrunError
+from memrun.hooks import Pool
 from memrun.jobs import Outcome
 from memrun.needs import hopeless, met
 from memrun.record import Record
@@ -57,6 +58,7 @@ class Scheduler:
         self.over = trio.Event()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._hooks: Pool | None = None
         self._launching = trio.Semaphore(AT_ONCE)
         self._launched: dict[Run, Entry] = {}  # in this order
         self._waiting: dict[str, Entry] = {}  # for others
@@ -118,12 +120,14 @@ class Scheduler:
         """Until all is done; what became of each, in the file's order."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._hooks = Pool(nursery)
             self._changed.set()
             while not self._over():
                 await self._changed.wait()
                 self._changed = trio.Event()
                 self._shuffle()
             await self._stop_services()
+            await self._hooks.settled()
         self._sync()
         self.over.set()
         return [entry.outcome for entry in self.entries.values() if entry.outcome is not None]
@@ -241,6 +245,7 @@ class Scheduler:
         if run is None:
             entry.run = run = Run(self.site, attempt)
             run.usher = self
+            run.hooks.pool = self._hooks
             run.hear = lambda what: self.hear(entry, what)
             self._launched[run] = entry
             run.begin()
@@ -355,6 +360,8 @@ class Scheduler:
     def stop(self) -> None:
         """Nothing is started any more, and what runs is asked to stop; said again, it is killed."""
         self.ending = "killing" if self.ending else "stopping"
+        if self.ending == "killing" and self._hooks is not None:
+            self._hooks.cut()
         self._look = True
         for entry in self._living():
             self.stop_one(entry, now=self.ending == "killing")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 FLOOR = 512 << 10  # bytes: below this even /bin/true does not start (its own pages, page tables, one charge batch a CPU)
 
+EVENTS = ("oom", "paused", "raised", "resumed", "restarted", "threshold", "pressure", "finished")  # that hooks can be for
+
 
 def limit(text: str) -> Size:
     """A limit that a command can start in."""
@@ -114,6 +116,16 @@ def account(text: str) -> str:
     if not text or any(c.isspace() or c in ":/\0" for c in text):
         raise UsageError(f"{text!r} is no name or number of a user or a group")
     return text
+
+
+def hook(text: str) -> tuple[str, str]:
+    """EVENT=COMMAND."""
+    event, equals, command = text.partition("=")
+    if event not in EVENTS:
+        raise UsageError(f"{event!r} is no event", nearest(event, EVENTS) or f"There are: {', '.join(EVENTS)}")
+    if not equals or not command.strip() or "\0" in command:
+        raise UsageError(f"{text!r} has no command", f"Try: {event}='logger $MEMRUN_NAME: $MEMRUN_TEXT'")
+    return event, command
 
 
 def variable(text: str) -> str:

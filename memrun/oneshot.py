@@ -103,7 +103,7 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
 
 def _already_done(attempt: Attempt, spec: Spec) -> bool:
     """A short look: whether the command has ended, nothing is left of it, and it is not to be started again."""
-    if spec.on_oom == "restart" or spec.restart != "no":
+    if spec.on_oom == "restart" or spec.restart != "no" or spec.on_event:
         return False
     poll = select.poll()
     poll.register(attempt.child.pidfd, select.POLLIN)

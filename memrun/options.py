@@ -79,6 +79,8 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         (
             Option("--at", "MARK=ACTION", parse_at, (), "when use passes a mark: 80%=log, 500M=signal:USR1,\n"
                    "'90% for 30s=restart', '1.5G with swap=stop'; repeatable"),
+            Option("--on-event", "EVENT=COMMAND", to.hook, (), "run this, outside of the job's group, told in MEMRUN_* variables: oom, paused,\n"
+                   "raised, resumed, restarted, threshold, pressure, finished; repeatable"),
             Option("--pressure", "LEVEL=ACTION", parse_pressure, (), "at memory pressure low, medium or critical; repeatable.\n"
                    "v1 takes a mode, too: medium,hierarchy=log"),
         ),
@@ -179,6 +181,7 @@ class Spec:
     min_uptime: float
     oom_group: bool
     at: tuple[Threshold, ...]
+    on_event: tuple[tuple[str, str], ...]
     pressure: tuple[Pressure, ...]
     timeout: float | None
     stop_signal: int

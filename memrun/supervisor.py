@@ -91,6 +91,7 @@ class Run:
         self.over = trio.Event()
         self.hear = hear
         self.usher: Usher | None = None
+        self.hooks = hooks.Hooks(self)
         self._raises: list[dict[str, object]] = []
         self._held_since: float | None = None
         self._held_for = 0.0
@@ -124,7 +125,22 @@ class Run:
             return  # it is over
 
     async def live(self, signal_fd: int = -1) -> Record:
-        """Watch and act until the policy says Finish; the record of the whole run."""
+        """Watch and act until the policy says Finish, and its hooks are done; the record of the whole run."""
+        async with trio.open_nursery() as beside:
+            own = hooks.Pool(beside)
+            self.hooks.pool = self.hooks.pool or own
+            await self._live(signal_fd)
+            async with trio.open_nursery() as last:
+                if signal_fd >= 0:
+                    last.start_soon(watch.signals_to, signal_fd, lambda: False, partial(_cut_short, own))
+                await own.settled()
+                last.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+        assert self.record is not None
+        return self.record
+
+    async def _live(self, signal_fd: int) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -135,10 +151,6 @@ class Run:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESORT):
                 await self._end()
-        if self._failure is not None:
-            raise self._failure
-        assert self.record is not None
-        return self.record
 
     async def attend(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
         """Do something beside the run. An expected failure ends the run and is its answer: it is a value, not an exception that
@@ -208,6 +220,7 @@ class Run:
         self.state, decisions = policy.step(self.rule, self.state, event)
         for decision in decisions:
             self._carry_out(decision)
+        self.hooks.hear(event, decisions)
         if isinstance(event, events.Reached | events.Denied) and isinstance(self.state.phase, states.Paused):
             self._look_at_the_largest()  # it holds still: nobody waits for this
 
@@ -240,7 +253,7 @@ class Run:
                 if self.hear is not None:
                     self.hear(decision)
             case events.Execute(command, about):
-                self._execute(command, about)
+                self.hooks.execute(command, about, about)
 
     def _signal(self, number: int, *, tree: bool) -> None:
         if not tree:
@@ -282,6 +295,8 @@ class Run:
         self.move_marks()
         self._look_at_the_wire()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
+        if before is not None and (after is None or after > before):
+            self.hooks.fire("raised", f"from {before} to {'infinity' if after is None else after} by {by}")
         if len(self._raises) > RAISES:
             del self._raises[RAISES // 2]
 
@@ -327,29 +342,6 @@ class Run:
         if why in {"exhausted", "launch"} or (why == "stopped" and not self.record.oom_kills):
             self.record.result = why
 
-    def _execute(self, command: str, about: str) -> None:
-        assert self._nursery is not None
-        group = self.attempt.group
-        facts = {
-            "NAME": self.spec.name,
-            "EVENT": about,
-            "PID": self.attempt.child.pid,
-            "ATTEMPT": len(self.records) + 1,
-            "CGROUP": group.path,
-            "LIMIT": "infinity" if group.limit is None else group.limit,
-            "USAGE": group.usage(),
-            "PEAK": group.peak() or "",
-        }
-        self._nursery.start_soon(self._hook, command, {f"MEMRUN_{key}": str(value) for key, value in facts.items()})
-
-    async def _hook(self, command: str, environ: dict[str, str]) -> None:
-        """The user's command. That it could not be started is told, and is no reason to end the job."""
-        try:
-            await hooks.run(command, environ)
-        except MemrunError as e:
-            if self.hear is not None:
-                self.hear(events.Tell("hook", f"could not be run: {e}"))
-
     def _look_at_the_largest(self) -> None:
         self.attempt.seen = machine.largest(self.attempt.group.pids())
 
@@ -365,6 +357,12 @@ class Run:
             pause = min(0.1, pause * 2)
         self.attempt.group.remove()
         self.attempt.close()
+
+
+def _cut_short(pool: hooks.Pool, event: events.Event) -> None:
+    """The run is over; who wants memrun to end does not wait for its hooks."""
+    if isinstance(event, events.StopAsked | events.DetachAsked):
+        pool.cut()
 
 
 async def _watch(scope: trio.CancelScope, run: Run) -> None:

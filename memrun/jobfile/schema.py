@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from memrun.conversions import EVENTS
 from memrun.marks import ACTIONS
 from memrun.options import COMMAND_LINE, OPTIONS, Option, nearest
 
@@ -72,6 +73,10 @@ def _values(option: Option) -> Schema:
     if option.key == "pressure":
         levels = {"type": "object", "additionalProperties": _text(), "$comment": 'a table: { medium = "log" }'}
         return {"anyOf": [levels, *TEXT_OR_TEXTS["anyOf"]], "$comment": 'a table such as { medium = "log" }, or texts'}
+    if option.key == "on_event":
+        commands = {"type": "object", "propertyNames": {"enum": list(EVENTS)}, "additionalProperties": _text()}
+        said = 'a table such as { finished = "./tell" }, or texts'
+        return {"anyOf": [{**commands, "$comment": said}, *TEXT_OR_TEXTS["anyOf"]], "$comment": said}
     if option.many:
         return dict(TEXT_OR_TEXTS)
     if not option.metavar or option.metavar == "on|off":

@@ -31,6 +31,7 @@ GOOD = {
     "VARIABLE": ["PATH", "a.b"],
     "NAME": ["x", "a.b", "job[1=2]"],
     "WHERE": ["journal", "syslog", "stderr", "x.log"],
+    "EVENT=COMMAND": ["oom=true", "finished=echo a=b"],
     "[NAME]": ["x", "a/b", "job.1"],
     "FILE": ["out.json", "-", "/dev/null"],
 }
