@@ -73,6 +73,7 @@ class Sink:
             if ready is not None:
                 await ready()
             await trio.lowlevel.wait_readable(self._read)
+            await trio.lowlevel.checkpoint_if_cancelled()  # woken and cancelled at once: it is closed by now
             if not self._copy(CHUNK):
                 return
 

@@ -223,3 +223,21 @@ def test_nobody_reads_what_is_shown():
     prefixer = Prefixer("x", gone)
     prefixer.take(b"a\n")
     prefixer.close()
+
+
+def test_woken_and_closed_at_once(tmp_path, monkeypatch):
+    """The group is empty in the moment in which its last words arrive: what is closed by then is not read."""
+    sink = open_sink(str(tmp_path / "x"), 1 << 30, 1)
+    scope = trio.CancelScope()
+
+    async def woken(_fd):
+        scope.cancel()
+        sink.drain()
+        sink.close()
+
+    async def main():
+        with scope:
+            await sink.pump()
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", woken)
+    trio.run(main)
