@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import events
-from memrun.berth import clear, pump
+from memrun.berth import clear, pump, unstarted
 from memrun.claims import Claims
 from memrun.entries import Entry
-from memrun.errors import MemrunError
+from memrun.errors import CrowdedError, MemrunError
 from memrun.hooks import Pool
 from memrun.jobs import Outcome
 from memrun.needs import hopeless, met
-from memrun.record import Record
 from memrun.supervisor import Run, rule_of
 
 if TYPE_CHECKING:
@@ -89,30 +88,40 @@ class Scheduler:
         entry.over.set()
         self._waiting.pop(entry.name, None)
 
-    def drop(self, entry: Entry, why: str) -> None:
-        """It is not in the file any more."""
-        if entry.waiting:
-            del self.entries[entry.name]
-            self._total -= not entry.job.service
-            self._open -= not entry.job.service
-            self._waiting.pop(entry.name, None)
-            self.claims.leave([entry])
-        elif not entry.done:
-            entry.why = why
-            self.stop_one(entry)
+    def forget(self, entry: Entry) -> None:
+        """It has not been started, and never was there."""
+        del self.entries[entry.name]
+        self._total -= not entry.job.service
+        self._open -= not entry.job.service
+        self._waiting.pop(entry.name, None)
+        self.claims.leave([entry])
 
-    def change_definition(self, entry: Entry, job: Job) -> None:
-        """The file says something else of it now: what runs is restarted, what waits is as if it had always been so."""
-        entry.job = job
+    def redefine(self, entry: Entry, job: Job) -> None:
+        """It is something else now: what runs is restarted, what waits is as if it had always been so."""
+        before, entry.job = entry.job, job
+        self._total += before.service - job.service
+        self._open += before.service - job.service
         if entry.waiting:
             self.claims.leave([entry])
             entry.limit, entry.rank = self.site.size(job.spec.limit), -1
-            self._look = True
-        elif entry.run is not None and not entry.done:
-            entry.new_limit = self.site.size(job.spec.limit)
-            entry.run.rule = rule_of(job.spec, self.site)
+        elif job.differs(before):
+            self._start_anew(entry)
+        self._look = True
+
+    def _start_anew(self, entry: Entry) -> None:
+        """Restarted, if it runs; with its new limit, if it waits for another attempt; after its launch, if that is under way."""
+        limit = self.site.size(entry.job.spec.limit)
+        if entry.run is not None:
+            entry.run.rule = rule_of(entry.job.spec, self.site)
+        if entry.reserved is not None:
+            entry.changed = True
+        elif entry.queued:
+            self.claims.leave([entry])
+            entry.limit = limit
+            self.claims.queue(entry)
+        elif entry.run is not None:
+            entry.new_limit = limit
             entry.run.command(events.RestartAsked(trio.current_time()))
-        self.change()
 
     # The whole life of it
 
@@ -148,6 +157,8 @@ class Scheduler:
         for entry in list(self.entries.values()):
             if entry.waiting:
                 self._done(entry, Outcome(entry.name, "skipped", why="everything else was done before it could start"))
+            elif entry.reserved is not None:
+                entry.stopped = True  # it is being launched
         for entry in reversed(self._launched.values()):
             if entry.run is not None and not entry.done:
                 self.stop_one(entry)
@@ -201,10 +212,12 @@ class Scheduler:
     async def _start(self, entry: Entry) -> None:
         """Launch what was promised its memory. While the kernel takes its time with one, others are launched."""
         async with self._launching:
-            if self.ending or entry.done:
+            if self.ending or entry.done or entry.stopped:
                 entry.reserved = None
                 if entry.waiting:
-                    self._done(entry, Outcome(entry.name, "skipped", why=TOO_LATE))
+                    self._done(
+                        entry, Outcome(entry.name, "skipped", why=TOO_LATE if self.ending else hopeless(entry, self.entries))
+                    )
                 return
             self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
             try:
@@ -226,8 +239,17 @@ class Scheduler:
 
     def _failed(self, entry: Entry, error: MemrunError) -> None:
         clear(entry)
-        if entry.run is None:
-            self._done(entry, _unstarted(entry, error))
+        first = not self.claims.crowded
+        if isinstance(error, CrowdedError) and not (self.ending or entry.stopped or entry.done) and self.claims.crowd(entry):
+            if entry.run is None:
+                self._waiting[entry.name] = entry
+            if first:
+                self.told(
+                    entry, events.Tell("waits", f"{error.what}; it is started when another job has ended, and so are others")
+                )
+            self.change()
+        elif entry.run is None:
+            self._done(entry, unstarted(entry, error))
         else:
             entry.reserved = None
             entry.run.enter(lambda: _raised(error))
@@ -255,13 +277,16 @@ class Scheduler:
         entry.reserved = None
         if self.ending or entry.stopped:
             self.stop_one(entry, now=self.ending == "killing")
+        elif entry.changed:
+            entry.changed = False
+            self._start_anew(entry)
 
     async def _attend(self, entry: Entry, run: Run) -> None:
         """From its start to its outcome."""
         try:
             record = await run.live()
         except MemrunError as e:
-            self._done(entry, _unstarted(entry, e))
+            self._done(entry, unstarted(entry, e))
             return
         finally:
             clear(entry)
@@ -281,7 +306,8 @@ class Scheduler:
         self._waiting.pop(entry.name, None)
         self._look = True
         self.claims.leave([entry])
-        again = again or outcome.result == "skipped"
+        self.claims.ease()
+        again = again or outcome.result == "skipped" or entry.dropped
         self.ledger.ended(entry.name, outcome.result, outcome.why, outcome.record, again=again)
         self._unsynced = True
         entry.since = trio.current_time()
@@ -331,6 +357,12 @@ class Scheduler:
         """Only what nobody else was promised."""
         return self.claims.may_lend(run.attempt.group.limit)
 
+    def finished(self, run: Run) -> None:
+        """Success is written down with the exit that told of it: in one commit, or neither."""
+        entry, record = self._launched[run], run.record
+        if record is not None and record.result == "success":
+            self.ledger.ended(entry.name, record.result, entry.why, record.as_dict())
+
     def allow(self, run: Run, limit: int | None) -> None:
         """RefusedError where the budget has not got it."""
         self.claims.allow(self._launched[run], limit)
@@ -373,9 +405,3 @@ class Scheduler:
 
 def _raised(error: MemrunError) -> Attempt:
     raise error
-
-
-def _unstarted(entry: Entry, error: MemrunError) -> Outcome:
-    record = Record(entry.name, entry.job.spec.command)
-    record.result, record.status, record.note = "launch", error.status, str(error)
-    return Outcome(entry.name, "launch", entry.launches, record.as_dict(), str(error))

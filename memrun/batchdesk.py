@@ -30,8 +30,10 @@ class BatchDesk(Desk):
         """One event of a job's, for those who follow."""
         self._changed[entry.name] = iso(time.time())
         if isinstance(what, events.Tell) or type(what).__module__ == events.__name__:
-            assert entry.run is not None
-            self.hear(entry.run, what)  # type: ignore[arg-type]
+            if entry.run is not None:
+                self.hear(entry.run, what)  # type: ignore[arg-type]
+            else:  # it could not be launched yet
+                self._say(f"{entry.name}: {getattr(what, 'text', '')}")
 
     def jobs(self) -> list[Words]:
         return [self._entry_row(entry) for entry in self._scheduler.entries.values()]

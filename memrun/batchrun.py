@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import errors, events, report, signals, summary, view, watch
+from memrun import errors, events, openfiles, report, reread, signals, summary, view, watch
 from memrun.batch import Scheduler
 from memrun.batchdesk import BatchDesk
 from memrun.berth import Berths
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from memrun.entries import Entry
     from memrun.job import Site
-    from memrun.jobs import Batch, Job, Progress
+    from memrun.jobs import Batch, Progress
     from memrun.ledger import Known, Ledger
     from memrun.up import Ends, Wish
 
@@ -56,7 +56,8 @@ class Show:
         """All of it; the exit status."""
         self.began, started = trio.current_time(), time.time()
         self.scheduler = Scheduler(self.site, self.batch, self.book, self.berths)
-        self.desk = BatchDesk(self.scheduler, self.say)
+        self.scheduler.claims.files = openfiles.widen()
+        self.desk = BatchDesk(self.scheduler, lambda line: self.say(f"memrun: {line}"))
         self.scheduler.told = self.hear
         self.book.remark = lambda line: self.say(f"memrun: {line}")
         self._remember(known, done)
@@ -158,29 +159,9 @@ class Show:
         except errors.MemrunError as e:
             self.say(f"memrun: the file is left as it was: {e}")
             return
-        said = self._apply(batch)
-        self.batch = self.scheduler.batch = batch
+        said = reread.apply(self.scheduler, batch)
+        self.batch = batch
         self.say(f"memrun: {batch.path} was read again: {', '.join(said) or 'nothing has changed'}")
-
-    def _apply(self, batch: Batch) -> list[str]:
-        said = []
-        wanted = {job.name: job for job in batch.jobs}
-        for name, entry in list(self.scheduler.entries.items()):
-            if name not in wanted:
-                self.scheduler.drop(entry, "it is not in the file any more")
-                said.append(f"{name} removed")
-        for name, job in wanted.items():
-            job.spec.mask = next((entry.job.spec.mask for entry in self.scheduler.entries.values()), job.spec.mask)
-            found = self.scheduler.entries.get(name)
-            if found is None:
-                self.scheduler.add(job)
-                said.append(f"{name} added")
-            elif _differ(found.job, job):
-                said.append(f"{name} changed" + (f": {CHANGED}" if found.done else ""))
-                if not found.done:
-                    self.scheduler.change_definition(found, job)
-        self.scheduler.change()
-        return said
 
     # The end
 
@@ -208,14 +189,10 @@ class Show:
         return errors.SUCCESS if all(self._fine(outcome) for outcome in outcomes) else errors.SOME_FAILED
 
     def _fine(self, outcome: Outcome) -> bool:
-        """A service that we stopped has done what it was there for."""
+        """A service that we stopped, or a job that was taken out of the file, has done what it was there for."""
         entry = self.scheduler.entries.get(outcome.job)
-        service = entry is not None and entry.job.service
-        return outcome.ok or (service and outcome.result in {"stopped", "skipped"})
-
-
-def _differ(one: Job, other: Job) -> bool:
-    return (one.digest, one.spec.asked, one.needs, one.output) != (other.digest, other.spec.asked, other.needs, other.output)
+        spared = entry is not None and (entry.job.service or entry.dropped)
+        return outcome.ok or (spared and outcome.result in {"stopped", "skipped"})
 
 
 def _tell(text: str) -> None:

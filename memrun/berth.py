@@ -14,12 +14,15 @@ import trio
 
 from memrun import identity, output, templates
 from memrun.job import Attempt
+from memrun.jobs import Outcome
+from memrun.record import Record
 from memrun.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.entries import Entry
+    from memrun.errors import MemrunError
     from memrun.job import Site
     from memrun.options import Spec
 
@@ -120,3 +123,10 @@ def filled(spec: Spec, number: int, limit: int | None) -> Spec:
     made.limit = limit
     made.apart = True
     return made
+
+
+def unstarted(entry: Entry, error: MemrunError) -> Outcome:
+    """What becomes of a job whose attempt could not be launched."""
+    record = Record(entry.name, entry.job.spec.command)
+    record.result, record.status, record.note = "launch", error.status, str(error)
+    return Outcome(entry.name, "launch", entry.launches, record.as_dict(), str(error))

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 
 class Claims:
-    """`budget`: bytes, None where there is no bound; `parallel`: jobs at a time, services not counted."""
+    """`budget`: bytes, None where there is no bound; `parallel`: jobs at a time, services not counted; `files`: jobs at a time for which
+    there are descriptors, counted with them."""
 
     def __init__(self, site: Site, budget: int | None, parallel: int | None) -> None:
         self.budget, self.parallel = budget, parallel
+        self.files: int | None = None
         self._site = site
         self._ranks = count()
         self._queue: dict[str, Entry] = {}
         self._sorted: list[Claim] = []  # of the same, in the plan's order
         self._busy: dict[str, Entry] = {}
+        self._most: int | None = None  # jobs at a time, while there is no room for more processes
 
     def queue(self, entry: Entry) -> None:
         """It claims room for an attempt, as old as it is."""
@@ -37,7 +40,7 @@ class Claims:
             entry.rank = next(self._ranks)
         entry.queued = True
         self._queue[entry.name] = entry
-        insort(self._sorted, Claim(entry.name, entry.limit or 0, entry.rank, self._most(entry)), key=order)
+        insort(self._sorted, Claim(entry.name, entry.limit or 0, entry.rank, self._full(entry)), key=order)
 
     def leave(self, entries: list[Entry]) -> None:
         """They claim no more."""
@@ -76,12 +79,33 @@ class Claims:
         holdings = [self._holding(entry, now) for entry in self._busy.values()]
         return plan(self._sorted if starts else [], holdings, self.budget, self._slots())
 
-    def _slots(self) -> int | None:
-        if self.parallel is None:
-            return None
-        return self.parallel + sum(1 for entry in self._busy.values() if entry.job.service)
+    def crowd(self, entry: Entry) -> bool:
+        """There was no room for one more process: no more jobs at a time than there are, until one has ended. False: there are none."""
+        entry.reserved = None
+        busy = [other for other in self._busy.values() if other.busy]
+        if all(other.job.service for other in busy):
+            return False
+        self.queue(entry)
+        self._most = len(busy)
+        return True
 
-    def _most(self, entry: Entry) -> int:
+    @property
+    def crowded(self) -> bool:
+        """Whether that has ever been so."""
+        return self._most is not None
+
+    def ease(self) -> None:
+        """One has ended: perhaps there is room for one more again."""
+        if self._most is not None:
+            self._most += 1
+
+    def _slots(self) -> int | None:
+        services = sum(entry.job.service for entry in self._busy.values())
+        bounds = [self._most] if self._most is not None else []
+        bounds += [self.parallel + services] if self.parallel is not None else []
+        return min([*bounds, *([self.files] if self.files is not None else [])], default=None)
+
+    def _full(self, entry: Entry) -> int:
         """Bytes that it may come to ask for, held at its limit."""
         spec = entry.job.spec
         if spec.on_oom != "pause" or spec.grow <= 1 or self.budget is None:
@@ -102,7 +126,7 @@ class Claims:
             loss=now - began,
             fixed=entry.job.service or (paused is not None and paused.until is None and entry.asks is None),
             firm=entry.job.service,
-            most=self._most(entry),
+            most=self._full(entry),
         )
 
     @property
@@ -116,7 +140,7 @@ class Claims:
 
     def allow(self, entry: Entry, limit: int | None) -> None:
         """A person wants to give it this limit: RefusedError where the budget has not got that."""
-        if self.budget is None:
+        if self.budget is None or (limit is not None and limit <= entry.held):
             return
         free = self.budget - self.committed + entry.held
         if limit is None or limit > free:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Words = dict[str, object]
 ANSWER_IN = 5.0  # seconds until a memrun that listens must have answered what it can answer at once
+SHOWN = 20  # names in an error
 LONGEST = 1 << 24  # bytes of one answer: `ps` of a batch has some 400 for each job
 
 
@@ -165,7 +166,8 @@ def row(name: str) -> tuple[str, Words]:
     if found:
         several = ", ".join(f"{_pid(path)}:{row['name']}" for path, row in found)
         raise JobNameError(f"{len(found)} jobs are called {name}", f"Say which: {several}")
-    running = ", ".join(sorted({str(row["name"]) for _, row in all_jobs}))
+    names = sorted({str(row["name"]) for _, row in all_jobs})
+    running = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     raise JobNameError(f"no job is called {name!r}", f"There are: {running}" if running else "Nothing runs under memrun")
 
 

@@ -45,6 +45,8 @@ class Entry:
         self.logs: list[str] = []
         self.started = False
         self.stopped = False  # somebody has asked for its end
+        self.dropped = False  # it is not in the file any more
+        self.changed = False  # it has another definition than the one that is being launched
         self.outcome: Outcome | None = None
         self.over = trio.Event()
         self.since = 0.0
@@ -68,7 +70,7 @@ class Entry:
     @property
     def waiting(self) -> bool:
         """It has not been started, and may be yet."""
-        return self.run is None and not self.done
+        return self.run is None and not self.done and self.reserved is None
 
     @property
     def limit_now(self) -> int | None:
@@ -99,7 +101,7 @@ class Entry:
     def word(self) -> str:
         """One of jobs.STATES."""
         if self.outcome is not None:
-            return "EXITED" if self.outcome.ok or self.outcome.result == "stopped" else "FATAL"
+            return "EXITED" if self.outcome.ok or self.outcome.result in {"stopped", "skipped"} else "FATAL"
         if self.run is None:
             return "WAITING" if self.reserved is None else "STARTING"
         return "WAITING" if self.queued else WORDS[type(self.run.state.phase)]

@@ -84,6 +84,10 @@ class LaunchError(MemrunError):
         self.status = status
 
 
+class CrowdedError(LaunchError):
+    """There are as many processes as there may be, now: it may go well when one has ended."""
+
+
 class JobFileError(MemrunError):
     """A job file that is not run: `problems` are all that is wrong with it, one sentence each, with file, line, table and key."""
 

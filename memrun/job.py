@@ -143,6 +143,7 @@ class Attempt:
             self.child: Process = self._underway.child
             if not spec.apart:
                 self._underway.settle()
+                self.group.shut()
         except BaseException:
             self._give_up()
             raise
@@ -156,6 +157,7 @@ class Attempt:
         """Wait until the command runs; LaunchError, and nothing left, where it does not."""
         try:
             self._underway.settle()
+            self.group.shut()
         except BaseException:
             self._give_up()
             raise

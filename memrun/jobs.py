@@ -59,6 +59,10 @@ class Job:
     variables: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
+    def differs(self, other: Job) -> bool:
+        """Whether what runs by the one definition is to be restarted for the other. For whom it has waited does not matter any more."""
+        return (self.digest, self.spec.asked, self.output) != (other.digest, other.spec.asked, other.output)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -21,7 +21,7 @@ import errno
 import os
 
 from memrun import signals
-from memrun.errors import FAILED, NOT_EXECUTABLE, NOT_FOUND, LaunchError, MemrunError
+from memrun.errors import FAILED, NOT_EXECUTABLE, NOT_FOUND, CrowdedError, LaunchError, MemrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Order:
         "stderr",
         "stdin",
         "stdout",
+    )
+
+    files: tuple[int, int] | None = (
+        None  # limit on open files for whatever is started, where memrun has changed its own (openfiles.py)
     )
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None, directory: str = "") -> None:
@@ -178,7 +182,7 @@ def start(order: Order) -> Underway:
     except OSError as e:
         os.close(tell)
         os.close(told)
-        raise LaunchError(f"cannot start a process: {os.strerror(e.errno or 0)}", 125) from None
+        raise CrowdedError(f"cannot start a process: {os.strerror(e.errno or 0)}", 125) from None
     finally:
         signals.set_mask(before)
     os.close(tell)
@@ -190,7 +194,8 @@ def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError
         what, _, remedy = words.decode(errors="replace").partition("\0")
         return LaunchError(what, number, remedy)
     if stage != EXEC:
-        return LaunchError(f"{order.argv[0]} could not {STAGES[stage]}: {os.strerror(number)}", 125)
+        kind = CrowdedError if number == errno.EAGAIN else LaunchError
+        return kind(f"{order.argv[0]} could not {STAGES[stage]}: {os.strerror(number)}", 125)
     if number == errno.ENOEXEC:
         return LaunchError(
             f"{order.path} is not a program: it has no #! line and no known binary format", NOT_EXECUTABLE,
@@ -257,6 +262,10 @@ def _reset(order: Order) -> None:
     for number in signals.ignored() - order.keep:
         signals.default(number)
     signals.set_mask(order.mask)
+    if order.files is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, order.files)
     _score(order.score, immune=order.immune)
 
 

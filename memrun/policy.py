@@ -46,6 +46,7 @@ from memrun.states import (
     State,
     Waiting,
 )
+from memrun.units import format_size
 
 if TYPE_CHECKING:
     from memrun.events import Decision, Event
@@ -224,7 +225,7 @@ def _wanted_again(rule: Rule, why: str, result: str) -> bool:
 def _again(result: str, why: str, pause: float, limit: int | None) -> Tell:
     causes = {"restart-asked": "as asked", "restart": "by rule", "gave-way": "because others needed its memory"}
     cause = causes.get(why, f"after {result}")
-    return Tell("restarting", f"restarts {cause} in {pause:.1f} s with a limit of {'infinity' if limit is None else limit}")
+    return Tell("restarting", f"restarts {cause} in {pause:.1f} s with a limit of {format_size(limit)}")
 
 
 # At the limit

@@ -55,9 +55,9 @@ def _cells(outcome: Outcome) -> list[str]:
     record = outcome.record
     if record is None:
         return [outcome.job, outcome.result, str(outcome.attempts or "-"), "-", "-", "-", outcome.why]
-    why = outcome.why or (
-        "in an earlier run" if outcome.before else "" if outcome.ok or outcome.result == "stopped" else what(Record.of(record))
-    )
+    why = outcome.why or ("" if outcome.ok or outcome.result == "stopped" else what(Record.of(record)))
+    if outcome.before:
+        why = f"in an earlier run: {why}" if why else "in an earlier run"
     peak, elapsed = _number(record, "peak"), _number(record, "elapsed")
     return [
         outcome.job,

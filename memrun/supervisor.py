@@ -76,6 +76,9 @@ class Usher(Protocol):
     def may_lend(self, run: Run) -> bool:
         """Whether it may have a little more than its limit for a moment."""
 
+    def finished(self, run: Run) -> None:
+        """It has its record: to be written down in the same breath, whatever happens next."""
+
 
 class Run:
     """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
@@ -341,6 +344,8 @@ class Run:
         self.record = self.records[-1].whole(self.records)
         if why in {"exhausted", "launch"} or (why == "stopped" and not self.record.oom_kills):
             self.record.result = why
+        if self.usher is not None:
+            self.usher.finished(self)
 
     def _look_at_the_largest(self) -> None:
         self.attempt.seen = machine.largest(self.attempt.group.pids())

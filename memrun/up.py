@@ -144,6 +144,8 @@ def what_is_done(wish: Wish, batch: Batch, known: dict[str, Known]) -> dict[str,
     done: dict[str, Outcome] = {}
     for job in batch.jobs:
         found = known.get(job.name)
+        if job.service:
+            continue  # it is there for the others, whatever became of it when they were done
         if found is not None and found.state == "ended" and not _again(wish, found):
             done[job.name] = Outcome(job.name, found.result, found.launches, found.record, found.why, before=True)
         elif "--only-failed" in wish.flags and (found is None or (found.state != "ended" and found.result != "skipped")):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memrun.clients import Words
 
 USAGE = {
-    "ps": "[--json]",
+    "ps": "[--all] [--json]      --all: also what has ended of a job file that is still being run",
     "raise": "NAME SIZE [--reclaim]      SIZE: 7M, +2G, -500M, x1.5, 50%, infinity",
     "pause": "NAME",
     "resume": "NAME",
@@ -33,7 +33,7 @@ USAGE = {
     "top": "      ps, live; q ends it",
 }
 FLAGS = {
-    "ps": {"--json"},
+    "ps": {"--all", "--json"},
     "raise": {"--reclaim"},
     "show": {"--json"},
     "events": {"-f", "--json"},
@@ -128,8 +128,9 @@ def _ps(flags: dict[str, str], _plain: list[str]) -> int:
 
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return errors.SUCCESS
+    shown = rows if "--all" in flags else [row for row in rows if row["file"] is None or row["state"] != "EXITED"]
     table: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "LIMIT", "USE", "PEAK", "ATTEMPT", "SINCE")]
-    for row in rows:
+    for row in shown:
         sizes = (_size(row["limit"]), *("-" if row[key] is None else _size(row[key]) for key in ("usage", "peak")))
         table.append(
             (
@@ -143,6 +144,8 @@ def _ps(flags: dict[str, str], _plain: list[str]) -> int:
         )
     for line in cells.table(table[0], table[1:]) if rows else []:
         _out(line)
+    if len(shown) < len(rows):
+        _out(f"and {len(rows) - len(shown)} that have ended: memrun ps --all")
     return errors.SUCCESS
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         def procs_fds(self) -> tuple[int, ...]:
             """Open cgroup.procs files; who writes '0' into each, in order, is in the group."""
 
+        def shut(self) -> None:
+            """Nobody else is to be put into it: lets go of what `procs_fds` has opened."""
+
         def set_limit(self, limit: int | None) -> int | None:
             """Set the limit (swap follows); returns what the kernel made of it."""
 

@@ -109,6 +109,11 @@ class Group:
         self._fds = self._fds or [part.open("cgroup.procs", WRITE) for part in parts]
         return tuple(self._fds)
 
+    def shut(self) -> None:
+        fds, self._fds = self._fds, []
+        for fd in fds:
+            os.close(fd)
+
     def set_limit(self, limit: int | None) -> int | None:
         self._set(limit, fresh=False)
         self._lent = False

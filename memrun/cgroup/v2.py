@@ -179,6 +179,11 @@ class Group:
         self._fds = self._fds or [self._leaf.open("cgroup.procs", WRITE)]
         return tuple(self._fds)
 
+    def shut(self) -> None:
+        fds, self._fds = self._fds, []
+        for fd in fds:
+            os.close(fd)
+
     def set_limit(self, limit: int | None) -> int | None:
         lower = limit is not None and (self.limit is None or limit < self.limit)
         if lower:

@@ -26,7 +26,7 @@ ROOMS = {
     "signals": "errors",
     "states": "",
     "budget": "?states",
-    "policy": "budget events states",
+    "policy": "budget events states units",
     "marks": "errors units signals",
     "record": "errors ?cgroup",
     "conversions": "errors units",
@@ -99,15 +99,17 @@ ROOMS = {
     "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
     # floor 4: batches
     "entries": "states ?jobs ?output ?supervisor",
-    "berth": "identity job output templates units ?entries ?options",
+    "berth": "identity job jobs output record templates units ?entries ?errors ?options",
     "claims": "cgroup errors plan units ?entries ?job",
     "needs": "?entries ?jobs",
-    "batch": "berth claims entries errors events hooks jobs needs record supervisor ?berth ?job ?ledger",
+    "reread": "units up ?batch ?entries ?jobs",
+    "openfiles": "launch",
+    "batch": "berth claims entries errors events hooks jobs needs supervisor ?berth ?job ?ledger",
     "ledger": "errors",
     "keeper": "errors signals",
     "progress": "jobs ?batch ?entries",
     "batchdesk": "desk errors events job ?batch ?entries",
-    "batchrun": "batch batchdesk berth cells control errors events job jobs ownlog progress record report signals summary units up view watch ~jobfile ?entries ?ledger",
+    "batchrun": "batch batchdesk berth cells control errors events job jobs openfiles ownlog progress record report reread signals summary units up view watch ~jobfile ?entries ?ledger",
     "up": "errors keeper ledger report jobs ~batchrun ~cgroup ~job ~jobfile ~options ~turn ?ledger ?turn",
     "api": "errors job options record ~supervisor ?events",
     "forecast": "?jobs",
@@ -128,7 +130,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events ledger policy states gauges jobs plan",
-    "typing": "api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up control desk frame gauges hooks jobs machine output plan policy summary view watch supervisor top",
+    "typing": "api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up control desk frame gauges hooks jobs machine output plan policy reread summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
@@ -143,7 +145,7 @@ HEAVY["signal"] = "top"
 HEAVY["ctypes"] = "watch"  # trio has loaded it by then
 HEAVY["re"] += " output"  # trio, too
 KERNEL_WORDS = re.compile(r"/sys/fs|\bmemory\.[a-z]|\bcgroup\.[a-z]")
-MAY_SAY_THEM = {"oomlog", "hand"}
+MAY_SAY_THEM = {"oomlog", "hand", "openfiles"}
 LOADED_BY_CLI = set(
     "trio psutil tomli jsonschema rich jeepney socket typing re enum dataclasses argparse json subprocess logging pathlib signal contextlib".split()
 )
