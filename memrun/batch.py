@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import events
-from memrun.berth import clear, pump, unstarted
+from memrun.berth import clear, pump, raised, unstarted
 from memrun.claims import Claims
 from memrun.entries import Entry
 from memrun.errors import CrowdedError, MemrunError
@@ -221,21 +221,11 @@ class Scheduler:
                 return
             self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
             try:
-                attempt = await self._made(entry)
+                attempt = await self.berths.launch(entry)
             except MemrunError as e:
                 self._failed(entry, e)
                 return
         self._arrived(entry, attempt)
-
-    async def _made(self, entry: Entry) -> Attempt:
-        attempt = self.berths.make(entry, entry.limit)
-        try:
-            await trio.lowlevel.wait_readable(attempt.news)
-        except BaseException:
-            attempt.abandon()
-            raise
-        attempt.arrive()
-        return attempt
 
     def _failed(self, entry: Entry, error: MemrunError) -> None:
         clear(entry)
@@ -252,7 +242,7 @@ class Scheduler:
             self._done(entry, unstarted(entry, error))
         else:
             entry.reserved = None
-            entry.run.enter(lambda: _raised(error))
+            entry.run.enter(lambda: raised(error))
 
     def _arrived(self, entry: Entry, attempt: Attempt) -> None:
         """It runs: its own Run takes over, the new one or the one that wanted another attempt."""
@@ -401,7 +391,3 @@ class Scheduler:
 
     def _living(self) -> Iterable[Entry]:
         return [entry for entry in self._launched.values() if not entry.done]
-
-
-def _raised(error: MemrunError) -> Attempt:
-    raise error

@@ -62,6 +62,17 @@ class Berths:
         entry.logs = paths
         return attempt
 
+    async def launch(self, entry: Entry) -> Attempt:
+        """The same, once its command runs. While the kernel takes its time with that, others are heard."""
+        attempt = self.make(entry, entry.limit)
+        try:
+            await trio.lowlevel.wait_readable(attempt.news)
+        except BaseException:
+            attempt.abandon()
+            raise
+        attempt.arrive()
+        return attempt
+
     def _sinks(self, entry: Entry, number: int, limit: int | None) -> tuple[dict[int, output.Sink], list[str]]:
         """For stdout (1) and stderr (2), where they are not memrun's own; and the files that they go to."""
         to, words = entry.job.output, _words(number, limit)
@@ -130,3 +141,8 @@ def unstarted(entry: Entry, error: MemrunError) -> Outcome:
     record = Record(entry.name, entry.job.spec.command)
     record.result, record.status, record.note = "launch", error.status, str(error)
     return Outcome(entry.name, "launch", entry.launches, record.as_dict(), str(error))
+
+
+def raised(error: MemrunError) -> Attempt:
+    """An attempt that could not be launched, to whoever wants to make one."""
+    raise error
