@@ -79,7 +79,9 @@ class Setup:
         self.unified_top: str | None = None
         self.freezer: str | None = None
         self.keeper = 0  # the process by whose number memrun is known, where it is not this one: ours to move, too
-        self.whole = False  # v2: our own group is the top one of its namespace: a container's, or the machine's
+        self.whole = (
+            False  # v2: who is in our group is ours to move: it is the top one of its namespace (a container's), or a job's
+        )
 
 
 def parse_mountinfo(text: str) -> list[Mount]:

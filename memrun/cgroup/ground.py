@@ -1,7 +1,8 @@
 """Whether groups can be made below a v2 group, and making it so: the kernel wants no process in a group that hands memory down.
 
 Who is in the way is moved into a leaf: memrun itself (and its hand) where nobody else is there; in a container's own top group
-everybody, as container runtimes do when they nest, for else no process of the container could ever use memory groups. The
+everybody, as container runtimes do when they nest, for else no process of the container could ever use memory groups; and so in
+the group of another memrun's job, which looks at all that is below it anyway. The
 leaf for everybody is found again by later memruns, and whoever is the last to end moves all of them back.
 """
 
@@ -20,8 +21,7 @@ ROUNDS = 5  # somebody may be forking meanwhile
 
 
 def obstacle(place: str, *, whole: bool, keeper: int = 0) -> int:
-    """The errno of what would keep us from making groups below this one; 0 if nothing does. Changes nothing. `whole`: it is our
-    container's top group, so everybody in it may be moved; `keeper`: see Setup."""
+    """The errno of what would keep us from making groups below this one; 0 if nothing does. Changes nothing. `whole`, `keeper`: see Setup."""
     if is_read_only(place):
         return errno.EROFS
     if not os.access(place, os.W_OK | os.X_OK) or not os.access(f"{place}/{PROCS}", os.W_OK):

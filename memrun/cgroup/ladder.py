@@ -35,6 +35,7 @@ def climb(setup: Setup, name: str) -> tuple[Setup, str]:
         raise NoCgroupError(*detect.missing(setup))
     setup.version, setup.memory, setup.memory_top = "v2", setup.unified, setup.unified_top
     own, top = setup.unified, setup.unified_top or ""
+    setup.whole = setup.whole or is_a_job(own)
     kept = stay(own, top) if systemd_owns() else OURS
     if kept:
         place = foothold(setup)
@@ -42,7 +43,7 @@ def climb(setup: Setup, name: str) -> tuple[Setup, str]:
             setup.memory = place
             return setup, _way(own, place)
         if kept == LIMITED:
-            raise NoCgroupError(f"memrun's own group ({_group()}) has a limit, and is not memrun's alone", TO_STAY)
+            raise NoCgroupError(f"memrun's own group ({_group()}) has a limit, and may not be divided from here", TO_STAY)
     return _in_a_scope(setup, name) if systemd_owns() else _refuse(setup, "")
 
 
@@ -71,6 +72,13 @@ def systemd_owns() -> bool:
     first = detect.own(1)
     group = first.get("", first.get("name=systemd", ""))
     return group.endswith("/init.scope") and not group.startswith("/..")
+
+
+def is_a_job(own: str) -> bool:
+    """Whether our group is one that another memrun made for a job: everybody in there belongs to it, as in a container."""
+    words = own.split("/")[-2:-1]
+    parts = words[0].split("-") if words else []
+    return len(parts) == 3 and parts[0] == "memrun" and parts[1].isdecimal() and len(parts[2]) == 4
 
 
 def stay(own: str, top: str) -> str:

@@ -82,7 +82,7 @@ def test_a_group_in_no_unit_is_nobody_s(tree, tmp_path, no_scope):
 def test_a_limit_is_not_left_behind(tree, tmp_path, no_scope):
     unit = "/system.slice/a.service"
     assert place_of(tree(unit, limits={unit: "1000"}), tmp_path) == unit
-    with pytest.raises(NoCgroupError, match="has a limit, and is not memrun's alone"):
+    with pytest.raises(NoCgroupError, match="has a limit, and may not be divided"):
         place_of(tree(unit, limits={unit: "1000"}, busy=[unit]), tmp_path)
 
 
@@ -95,6 +95,13 @@ def test_no_walk_upwards_out_of_a_limit(tree, tmp_path, no_scope):
 
 def test_everybody_in_a_container_s_top_group_may_be_moved(tree, tmp_path, no_scope):
     assert place_of(tree("", busy=[""], systemd=False, whole=True), tmp_path) == ""
+
+
+def test_a_memrun_in_a_memrun_s_job_stays_there(tree, tmp_path, no_scope):
+    job = "/memrun.slice/memrun-7-ab12.scope/memrun-7-ab12/make.1"
+    assert place_of(tree(job, limits={job: "1000"}, busy=[job]), tmp_path) == job
+    rest = f"{job}/memrun-rest"  # and a second one, when the first has moved everybody there
+    assert place_of(tree(rest, limits={job: "1000"}, busy=[rest], handed=[job]), tmp_path) == job
 
 
 @pytest.mark.parametrize(
