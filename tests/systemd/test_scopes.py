@@ -45,7 +45,7 @@ def test_a_user_s_job_is_killed_at_its_limit(as_alice):
 
 
 def test_a_user_s_job_is_paused_at_its_limit_and_raised():
-    words = ["--limit", "5M", "--on-oom", "pause", "--name", "classic", "--", ALLOCATE, "0", "20"]
+    words = ["--limit", "5M", "--on-oom", "pause", "--name", "classic", "--", ALLOCATE, "0", "300"]
     job = subprocess.Popen(as_user("alice", *MEMRUN, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/")
     try:
         read_until(job.stderr, "paused")
