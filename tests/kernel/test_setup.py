@@ -12,7 +12,9 @@ import pytest
 from memrun.cgroup import detect
 
 PERSON = pwd.getpwuid(65534)
-ENTER = 'echo 0 > "$0/cgroup.procs"; exec setpriv --reuid {uid} --regid {gid} --clear-groups "$@"'
+#: The one capability is for a Python, or a checkout, that is closed to others: to read, not to write.
+ENTER = 'echo 0 > "$0/cgroup.procs"; exec setpriv --reuid {uid} --regid {gid} --clear-groups {read} "$@"'
+READ = "--inh-caps +dac_read_search --ambient-caps +dac_read_search"
 
 
 @pytest.mark.v2
@@ -24,7 +26,7 @@ def test_prepared_used_and_taken_back(memrun) -> None:
     done = memrun("doctor", "--setup", PERSON.pw_name, "--apply")
     assert done.returncode == 0, done.stderr
     try:
-        enter = ["sh", "-c", ENTER.format(uid=PERSON.pw_uid, gid=PERSON.pw_gid), login]
+        enter = ["sh", "-c", ENTER.format(uid=PERSON.pw_uid, gid=PERSON.pw_gid, read=READ), login]
         for words in ([], ["sh", "-c", '"$@"; exit $?', "sh"]):  # alone in there, and below a shell that stays
             inside = [*words, sys.executable, "-m", "memrun", "-v", "--limit", "50M", "--", "true"]
             done = subprocess.run([*enter, *inside], capture_output=True, text=True, check=False)
