@@ -26,7 +26,7 @@ from memrun import events
 from memrun.berth import clear, pump, raised, unstarted
 from memrun.claims import Claims
 from memrun.entries import Entry
-from memrun.errors import CrowdedError, MemrunError
+from memrun.errors import CrowdedError, MemrunError, refused
 from memrun.hooks import Pool
 from memrun.jobs import Outcome
 from memrun.needs import hopeless, met
@@ -222,8 +222,8 @@ class Scheduler:
             self.ledger.launched(entry.name, entry.job.digest, entry.launches + 1)
             try:
                 attempt = await self.berths.launch(entry)
-            except MemrunError as e:
-                self._failed(entry, e)
+            except (MemrunError, OSError) as e:
+                self._failed(entry, refused(e) if isinstance(e, OSError) else e)
                 return
         self._arrived(entry, attempt)
 

@@ -49,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(str(errors.refused(e)))
         _drop_output()
         return errors.FAILED
+    except Exception as e:
+        known = errors.expected(e)
+        if known is None:
+            raise  # a mistake of ours: no sentence would help
+        say(str(known))
+        return known.status
     return status
 
 

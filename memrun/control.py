@@ -61,7 +61,7 @@ async def serve(answerer: Answerer, remark: Callable[[str], None], over: trio.Ev
     try:
         wire = _bound(path)
     except OSError as e:
-        remark(f"no control socket: {e}")
+        remark(f"no control socket: {e.strerror or e}")
         return
     try:
         async with trio.open_nursery() as nursery:

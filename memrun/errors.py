@@ -41,6 +41,16 @@ def refused(e: OSError) -> MemrunError:
     return MemrunError(f"the system refused: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
 
 
+def expected(e: BaseException) -> MemrunError | None:
+    """What the user is told of a group of failures (they come out of a nursery in groups), if each of them is of a kind that happens."""
+    if isinstance(e, MemrunError):
+        return e
+    if isinstance(e, OSError):
+        return refused(e)
+    found = [expected(each) for each in getattr(e, "exceptions", ())]
+    return found[0] if found and all(found) else None
+
+
 class UsageError(MemrunError):
     """The command line, or a value on it, makes no sense."""
 

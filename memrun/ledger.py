@@ -226,7 +226,8 @@ def take(job_file: str, pid: int) -> Ledger:
         os.close(lock)
         if isinstance(e, MemrunError):
             raise
-        raise MemrunError(f"{path} is no state that memrun can use: {e}", "Move it away to begin anew") from None
+        remedy = "Make room there" if "is full" in str(e) else "Move it away to begin anew"
+        raise MemrunError(f"{path} is no state that memrun can use: {e}", remedy) from None
 
 
 def _lock(job_file: str, path: str, lock: int) -> None:

@@ -71,7 +71,10 @@ class Claim:
         path = f"{place}/{name}.name"
         if place is None or len(os.fsencode(name)) > 200:
             return
-        self._fd = _locked(path)
+        try:
+            self._fd = _locked(path)
+        except OSError:
+            return  # a read-only or full file system is no place for claims, and says nothing of who else runs
         if self._fd >= 0:
             self.path = path
             os.ftruncate(self._fd, 0)
@@ -90,14 +93,11 @@ class Claim:
 
 
 def _locked(path: str) -> int:
-    """The file, locked; -1 where somebody else has it, or where it cannot be made."""
+    """The file, locked; -1 where somebody else has it."""
     import fcntl
 
     while True:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError:
-            return -1
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -119,7 +119,10 @@ def _by(path: str) -> str:
 
 def sweep(path: str) -> None:
     """Remove a claim whose owner has died without a chance to."""
-    fd = _locked(path)
+    try:
+        fd = _locked(path)
+    except OSError:
+        return
     if fd >= 0:
         os.unlink(path)
         os.close(fd)

@@ -6,6 +6,7 @@ Pure parsers and one reader. Versions and distributions are not looked at: a "v2
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -171,7 +172,9 @@ def _slurp(path: str) -> str:
     try:
         with open(path, "rb", buffering=0) as f:
             return f.read().decode(errors="replace")
-    except OSError:
+    except OSError as e:
+        if e.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            raise  # what is not there and what we cannot look at are two things
         return ""
 
 
