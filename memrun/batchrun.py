@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from memrun.ledger import Known, Ledger
     from memrun.up import Ends, Wish
 
+UNWATCHED = 30  # seconds
+
 
 class Show:
     """One `memrun up`."""
@@ -82,8 +84,10 @@ class Show:
         return self._conclude(outcomes, started)
 
     async def _until_orphaned(self, fd: int) -> None:
-        """Who is known as memrun was killed: end it all now, and keep what was done."""
+        """Who is known as memrun was killed: end it all now, and keep what was done. Nobody watches us any more: if that takes too
+        long, for whatever reason, we end, and the hand does the rest."""
         await trio.lowlevel.wait_readable(fd)
+        signals.die_in(UNWATCHED)
         self.signal = signals.KILL
         self.scheduler.stop()
         self.scheduler.stop()

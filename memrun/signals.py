@@ -65,6 +65,11 @@ def wait_for(numbers: Iterable[int], seconds: float | None) -> int:
     return int(found.si_signo) if found is not None else 0
 
 
+def die_in(seconds: int) -> None:
+    """SIGALRM, which ends this process, after so long."""
+    _signal.alarm(seconds)
+
+
 def every() -> set[int]:
     """All signals that there are."""
     return {int(n) for n in _signal.valid_signals()}
