@@ -180,15 +180,17 @@ class _Ears:
 
     def __init__(self, group: Group, marks: Sequence[Mark]) -> None:
         self.group, self.marks = group, marks
-        self.ear: gauge.Lines | gauge.Stir
-        if group.version == "v1":
+        self.ear: gauge.Lines | gauge.Stir | gauge.Beat
+        if (beats := group.beats()) >= 0:
+            self.ear = gauge.Beat(beats)
+        elif group.version == "v1":
             lines = [(line, mark.swap) for mark in marks if mark.at is not None for line in (mark.at, mark.low)]
             self.ear = gauge.Lines(group.path, lines)
         else:
             self.ear = gauge.Stir(group.path)
         self.pace = Pace()
         try:
-            self.pulse = gauge.Pulse(group.path, group.version)
+            self.pulse = self.ear if isinstance(self.ear, gauge.Beat) else gauge.Pulse(group.path, group.version)
         except GroupError:
             self.ear.close()
             raise
@@ -199,7 +201,7 @@ class _Ears:
 
     def look(self, send: Send) -> float:
         """Send what is new; returns how long nothing else can be (seconds)."""
-        exact = isinstance(self.ear, gauge.Lines)
+        exact = isinstance(self.ear, gauge.Lines | gauge.Beat)
         now = trio.current_time()
         usage = self.group.usage()
         swapped = self.group.swapped() if any(mark.swap for mark in self.marks) else 0
@@ -222,7 +224,7 @@ class _Ears:
 
     async def wait(self, seconds: float) -> None:
         """Until then, or until the kernel has news."""
-        exact = isinstance(self.ear, gauge.Lines)
+        exact = isinstance(self.ear, gauge.Lines | gauge.Beat)
         if isinstance(self.ear, gauge.Stir) and self.pace.idle and self.ear.arm(self.pace.budget):
             seconds = min(mark.due for mark in self.marks) - trio.current_time()
         if exact or self.pace.idle:

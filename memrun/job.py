@@ -78,10 +78,10 @@ class Site:
 
     __slots__ = ("hand", "host")
 
-    def __init__(self, locks: tuple[int, ...] = (), script: str = hand.SCRIPT, pid: int = 0) -> None:
+    def __init__(self, locks: tuple[int, ...] = (), script: str = hand.SCRIPT, pid: int = 0, host: Host | None = None) -> None:
         """`locks`: locked descriptors that the hand holds on to until it has cleaned up; `script`: what it does then; `pid`: by which
-        we are known, if not ours."""
-        self.host: Host = cgroup.open_host(pid or os.getpid())
+        we are known, if not ours; `host`: not the kernel's groups, but these."""
+        self.host: Host = host or cgroup.open_host(pid or os.getpid())
         self.hand = hand.spread(self.host.places(), locks, script)
         try:
             self.host.begin()
@@ -241,16 +241,17 @@ def taken(stay: Stay, why: str, own: Callable[[Record], None]) -> Record:
     own(record)
     record.largest = stay.seen[:5]
     if tally.kills:
-        _name_the_largest(stay, record, tally.kills)
+        _name_the_largest(stay, record, tally)
     judge(record, why, tally, oom_group=stay.spec.oom_group)
     stay.group.remove()  # False is no harm: the site removes the rest, or its hand does
     stay.close()
     return record
 
 
-def _name_the_largest(stay: Stay, record: Record, kills: int) -> None:
+def _name_the_largest(stay: Stay, record: Record, tally: cgroup.Tally) -> None:
     group = "/".join(stay.group.path.rsplit("/", 2)[1:])
-    told = oomlog.report(stay.kmsg, group, kills) if stay.kmsg >= 0 else oomlog.Report()
+    told = oomlog.report(stay.kmsg, group, tally.kills) if stay.kmsg >= 0 else oomlog.Report()
+    told.largest = tally.largest or told.largest
     record.peak_anon = told.anon
     record.largest = [{"pid": pid, "name": name, "rss": rss} for pid, name, rss in told.largest[:5]] or stay.seen[:5]
     if not record.largest and stay.child.rusage is not None:
@@ -265,6 +266,7 @@ def _record(attempt: Stay, elapsed: float) -> Record:
     spec = attempt.spec
     record = Record(spec.name, spec.command)
     record.cgroup = attempt.group.version
+    record.enforcement = "sampled" if record.cgroup == "sampled" else "kernel"
     record.pids = [attempt.child.pid, *attempt.child.left]
     record.limit_asked = spec.asked.get("limit", "infinity")
     record.elapsed = elapsed

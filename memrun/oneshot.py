@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memrun.cgroup import Host
     from memrun.job import Stay
     from memrun.record import Record
     from memrun.strangers import Strangers
@@ -33,6 +34,12 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
     if not spec.command:
         raise errors.UsageError("no command was given", "Try: memrun --limit 500M -- COMMAND")
     spec.mask = mask
+    if spec.best_effort:
+        from memrun import adoption
+
+        status = adoption.enter(spec)
+        if status >= 0:
+            return status
     return _told(spec, lambda teller: _in_turn(spec, teller))
 
 
@@ -81,7 +88,7 @@ def _claimed(spec: Spec, live: Callable[[], Record]) -> Record:
 
 
 def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
-    site = Site(locks)
+    site = Site(locks, host=_in_place_of_groups(spec, teller) if spec.adopted else None)
     try:
         attempt = Attempt(site, spec, guarded=True)
         try:
@@ -99,6 +106,12 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
         return attempt.finish("") if done else _supervise(attempt, teller)
     finally:
         site.close()
+
+
+def _in_place_of_groups(spec: Spec, teller: Teller) -> Host:
+    from memrun import adoption
+
+    return adoption.host(spec, teller.say)
 
 
 def _already_done(attempt: Attempt, spec: Spec) -> bool:

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from memrun.adoption import Adopted
+
 
 class Option:
     """One option. `metavar` '' is a flag, '[NAME]' need not have its value; `many` may be given more than once; `short`: -l, or --env for
@@ -59,6 +61,8 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                    "50% (of the machine or of the enclosing limit), infinity"),
             Option("--swap", "SIZE", parse_size, 0, "swap allowed on top (default 0: the limit means what it says)"),
             Option("--soft", "SIZE", parse_size, None, "what the kernel tries to leave it when the machine is short"),
+            Option("--best-effort", "", to.flag, False, "where no memory group is to be had: look at its memory again and again instead (5 ms to\n"
+                   "1 s apart), so that it may pass the limit for a moment. Never without being asked"),
         ),
     ),
     (
@@ -155,6 +159,7 @@ OPTIONS: tuple[Option, ...] = tuple(option for _, section in SECTIONS for option
 BY_WORD = {word: option for option in OPTIONS for word in (option.flag, option.short) if word}
 BY_WORD["--retry-delay"] = BY_WORD["--delay"]  # it is what others call it
 COMMAND_LINE = {
+    "best_effort",
     "lock",
     "lock_wait",
     "jitter",
@@ -169,6 +174,7 @@ class Spec:
     limit: Size
     swap: Size
     soft: Size
+    best_effort: bool
     on_oom: str
     grow: float
     ceiling: Size
@@ -207,6 +213,7 @@ class Spec:
     quiet: bool
     verbose: bool
     asked: dict[str, str]  # as it was typed
+    adopted: Adopted | None  # with --best-effort, where there is no memory group
     mask: frozenset[int]  # signals that the command starts with blocked
     apart: bool  # one of many: never in our process group, even in a terminal
     streams: (
@@ -217,6 +224,7 @@ class Spec:
         self.command = list(command)
         self.asked = {}
         self.mask = frozenset()
+        self.adopted = None
         self.apart = False
         self.streams = None
         for option in OPTIONS:

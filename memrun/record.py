@@ -27,7 +27,8 @@ class Record:
 
     name: str
     command: list[str]
-    cgroup: str  # "v1" | "v2"
+    cgroup: str  # "v1" | "v2" | "sampled"
+    enforcement: str  # "kernel" | "sampled": whether the limit was kept by the kernel, or by looking (--best-effort)
     pids: list[int]  # the command's, then those it had left behind when it ended
     limit: int | None  # as the kernel has it
     limit_asked: str
@@ -54,6 +55,7 @@ class Record:
     def __init__(self, name: str, command: list[str]) -> None:
         self.name, self.command = name, command
         self.cgroup = self.limit_asked = self.result = self.started = self.ended = self.note = ""
+        self.enforcement = "kernel"
         self.pids, self.raises, self.largest, self.attempts = [], [], [], []
         self.limit = self.exit_code = self.signal = self.peak = self.peak_anon = self.swap_peak = self.cpu = None
         self.status = errors.FAILED

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     class Group(Protocol):
         """One job's memory group. Sizes are bytes, None is infinity; every call may raise GroupError."""
 
-        version: str  # 'v1' | 'v2'
+        version: str  # 'v1' | 'v2' | 'sampled'
         path: str  # the memory group's directory
         limit: int | None  # as the kernel has it, read back
         swap: int | None  # allowed on top of it
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
         def tally(self) -> Tally:
             """The kernel's counters. Exact after the last process is gone and before removal; it takes in all news, so nobody may
             be listening any more."""
+
+        def beats(self) -> int:
+            """A descriptor that becomes readable each time that its use has been looked at; -1 where the kernel keeps the books."""
 
         def notice_fd(self) -> int:
             """A descriptor that polls readable whenever `hear` has news."""
@@ -138,6 +141,7 @@ class Tally:
         "file",
         "hits",
         "kills",
+        "largest",
         "limit",
         "nested",
         "outer",
@@ -161,6 +165,7 @@ class Tally:
         self.hits = 0  # times that the limit was touched (v1 failcnt, v2 'max' events)
         self.events: dict[str, int] = {}
         self.cpu: float | None = None  # seconds, whole subtree
+        self.largest: list[tuple[int, str, int]] = []  # (pid, name, bytes) at the last limit event, where it was looked at
 
 
 class Heard:

@@ -50,6 +50,8 @@ PRESSURE = "share of time stalled for memory"
 
 def rows(group: Group) -> list[Row]:
     """What there is to tell; what this kernel does not have is left out."""
+    if group.version not in FILES:
+        return _without_files(group)
     place = Dir(group.path)
     try:
         found = [(what, _size(value), meaning) for what, file, meaning in FILES[group.version] if (value := _read(place, file))]
@@ -67,6 +69,17 @@ def rows(group: Group) -> list[Row]:
     finally:
         place.close()
     return found
+
+
+def _without_files(group: Group) -> list[Row]:
+    """A job whose memory is only looked at."""
+    limit = "infinity" if group.limit is None else str(group.limit)
+    return [
+        ("limit", limit, "most memory of the whole tree: not kept by the kernel, but looked after"),
+        ("use", str(group.usage()), "anonymous and shared memory and swap, each process's share of it"),
+        ("peak", str(group.peak()), "most that a look has found"),
+        ("processes", str(len(group.pids())), ""),
+    ]
 
 
 def _read(place: Dir, file: str) -> str:

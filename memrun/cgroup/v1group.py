@@ -199,6 +199,9 @@ class Group:
         usec = keyed(self._unified.read("cpu.stat")).get("usage_usec")
         return None if usec is None else usec / 1e6
 
+    def beats(self) -> int:
+        return -1
+
     def notice_fd(self) -> int:
         if self._epoll is None:
             self._epoll = select.epoll()

@@ -248,6 +248,9 @@ class Group:
     def _number(self, file: str) -> int | None:
         return number(self._leaf.read(file)) if self._leaf.has(file) else None
 
+    def beats(self) -> int:
+        return -1
+
     def notice_fd(self) -> int:
         """memory.events and cgroup.events signal by POLLPRI, which an event loop's "readable" does not see: an epoll of our own
         sees it, and is itself readable then. It stays so until the files are read again through these very descriptors."""

@@ -145,6 +145,9 @@ class Group:
         t.events = {"oom": self._own, "oom_kill": self._kills}
         return t
 
+    def beats(self) -> int:
+        return -1
+
     def notice_fd(self) -> int:
         self.alive()
         return self._epoll.fileno()

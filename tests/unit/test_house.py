@@ -30,7 +30,7 @@ ROOMS = {
     "marks": "errors units signals",
     "record": "errors ?cgroup",
     "conversions": "errors units",
-    "options": "conversions errors marks signals units",
+    "options": "?adoption conversions errors marks signals units",
     "report": "errors signals units ~identity ?identity ?record",
     "jobs": "?options ?units",
     "plan": "units",
@@ -51,6 +51,10 @@ ROOMS = {
     "summary": "cells errors record report units ?jobs",
     # floor 2: the kernel
     "cgroup": "cgroup.detect cgroup.ladder ~cgroup.v1 ~cgroup.v2",
+    "cgroup.board": "",
+    "cgroup.members": "kin signals ?cgroup.board",
+    "cgroup.sampler": "kin signals cgroup.members ?cgroup.board",
+    "cgroup.sampled": "errors cgroup cgroup.board cgroup.members cgroup.sampler",
     "cgroup.files": "errors",
     "cgroup.detect": "",
     "cgroup.ladder": "errors cgroup.detect cgroup.ground ~cgroup.prepared ~cgroup.scope ~cgroup.survey",
@@ -118,7 +122,8 @@ ROOMS = {
     "ownlog": "~logfile ?identity",
     "telling": "errors job signals ~identity ~ownlog ~report ?identity ?options ?ownlog ?record",
     "company": "control desk errors guard supervisor watch ?job ?record ?telling",
-    "oneshot": "errors hand job names options signals telling ~attach ~company ~strangers ~turn ?record ?strangers ?turn",
+    "adoption": "cgroup errors kin signals ~cgroup.sampled ?cgroup.sampled ?options",
+    "oneshot": "~adoption ?cgroup errors hand job names options signals telling ~attach ~company ~strangers ~turn ?record ?strangers ?turn",
     "cli": "errors launch names oneshot options signals telling ~verbs ~report ~doctor ~setup ~checking ~up ~__init__",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
