@@ -40,7 +40,7 @@ class Host:
     def __init__(self, adopter: int = 0, lifeline: int = -1) -> None:
         self.way = "no memory group: it is watched"
         self.adopter, self.lifeline = adopter, lifeline
-        self.names: set[str] = set()
+        self.groups: dict[str, Group] = {}
 
     def places(self) -> tuple[str, ...]:
         return ()
@@ -52,13 +52,12 @@ class Host:
         path = f"sampled/{name}"
         if "/" in name or name in {"", ".", ".."}:
             raise GroupError("make", path, errno.EINVAL)
-        if name in self.names:
+        if name in self.groups:
             raise GroupError("make", path, errno.EEXIST)
         for word, value in (("--soft", wish.soft), ("--swap", wish.swap)):
             if value:
                 raise LimitError(f"{word} takes a memory group", REMEDY)
-        made = Group(self, name, wish)
-        self.names.add(name)
+        self.groups[name] = made = Group(self, name, wish)
         return made
 
     def enclosing(self) -> int | None:
@@ -68,7 +67,7 @@ class Host:
         return None
 
     def end(self) -> bool:
-        return not self.names
+        return all(group.remove() for group in list(self.groups.values()))
 
 
 class Group:
@@ -121,7 +120,9 @@ class Group:
         """What the sampler has just seen, or a look of our own."""
         if self._board["at"] > time.monotonic_ns() - FRESH:
             return self._board["usage"]
-        return sum(self._members.memory(self.pids()).values())
+        usage = sum(self._members.memory(self.pids()).values())
+        self._board["peak"] = max(self._board["peak"], usage)
+        return usage
 
     def swapped(self) -> int:
         return 0  # it is in the use already
@@ -221,7 +222,7 @@ class Group:
     def remove(self) -> bool:
         if self._end >= 0 and self.pids():
             return False
-        self._host.names.discard(self._name)
+        self._host.groups.pop(self._name, None)
         return True
 
     def beats(self) -> int:

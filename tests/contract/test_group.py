@@ -15,7 +15,7 @@ import pytest
 from contract import fake
 
 from memrun import cgroup, launch
-from memrun.cgroup import Wish, v1group, v2
+from memrun.cgroup import Wish, sampled, v1group, v2
 from memrun.errors import GroupError, LimitError, MemrunError
 
 if TYPE_CHECKING:
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 M = 1 << 20
 PATIENCE = 20.0  # seconds, for what the kernel does in its own time
-KINDS = [pytest.param("fake"), pytest.param("v1", marks=pytest.mark.v1), pytest.param("v2", marks=pytest.mark.v2)]
+KINDS = [
+    pytest.param("fake"),
+    pytest.param("sampled"),
+    pytest.param("v1", marks=pytest.mark.v1),
+    pytest.param("v2", marks=pytest.mark.v2),
+]
+KERNELS = KINDS[2:]
+exact = pytest.mark.parametrize("kind", [KINDS[0], *KERNELS], indirect=True)  # more than looking now and then can promise
+HOSTS = {"fake": fake.Host, "sampled": sampled.Host}
 PROGRAM = """
 import os, sys
 kept = []
@@ -145,7 +153,7 @@ def kind(request) -> str:
 
 @pytest.fixture
 def host(kind) -> Iterator[Host]:
-    made: Host = fake.Host() if kind == "fake" else cgroup.open_host(os.getpid())
+    made: Host = HOSTS[kind]() if kind in HOSTS else cgroup.open_host(os.getpid())
     made.begin()
     yield made
     assert made.end(), "something was left"
@@ -206,12 +214,14 @@ class TestLimit:
             got = group.set_limit(limit)
             assert got == group.limit == (None if limit is None else limit // 4096 * 4096)
 
+    @exact
     def test_swap_follows(self, places):
         group = places.group(8 * M, swap=4 * M)
         for limit in (64 * M, 4 * M, None, 2 * M):
             assert group.set_limit(limit) == limit
         assert places.group(8 * M, "job.2", swap=None).set_limit(16 * M) == 16 * M
 
+    @exact
     def test_soft_may_be_asked_for(self, places):
         assert places.group(8 * M, soft=2 * M).limit == 8 * M
 
@@ -223,6 +233,7 @@ class TestLimit:
         assert group.limit == 8 * M
         assert group.tally().limit == 8 * M
 
+    @exact
     def test_holds_a_process_to_it(self, places):
         group = places.group(48 * M)
         child = places.child(group)
@@ -256,6 +267,7 @@ class TestCreation:
         assert again.remove()
         again.close()
 
+    @exact
     def test_read_back_as_something_else_leaves_nothing(self, host, kind, monkeypatch):
         if kind == "fake":
             pytest.skip("there is no kernel in it that could say something else")
@@ -362,6 +374,7 @@ class TestFreezing:
 
 
 class TestNews:
+    @exact
     def test_an_oom_kill_is_one(self, places):
         group = places.group(32 * M)
         child = places.child(group)
@@ -419,6 +432,7 @@ class TestHolding:
         assert until(lambda: group.hear().at_limit, group.notice_fd())
         return group, child
 
+    @exact
     def test_at_the_limit_it_holds_still_and_lives(self, places):
         group, child = self.held(places)
         assert until(group.freeze, group.notice_fd())
@@ -451,6 +465,7 @@ class TestHolding:
         assert group.reflex() is True
         assert not group.hear().at_limit
 
+    @exact
     def test_thawed_without_more_it_is_held_again(self, places):
         group, child = self.held(places)
         group.thaw()
@@ -513,6 +528,7 @@ class TestHolding:
 
 
 class TestTuning:
+    @exact
     @pytest.mark.parametrize(("key", "value"), [("soft", 4 * M), ("soft", None), ("swap", 0), ("swap", 8 * M), ("swap", None)])
     def test_while_it_runs(self, places, key, value):
         group = places.group(32 * M)
@@ -521,6 +537,7 @@ class TestTuning:
         assert group.limit == group.tally().limit == 32 * M
         assert child.ask("eat 4096") == {"ate": 4096}
 
+    @exact
     def test_reclaim_hurts_nobody(self, places, kind):
         group = places.group(64 * M)
         child = places.child(group)
@@ -534,6 +551,7 @@ class TestTuning:
         assert group.limit == group.tally().limit == 64 * M
         assert child.ask("eat 4096") == {"ate": 4096}
 
+    @exact
     def test_peak_and_spare(self, places):
         group = places.group(64 * M)
         child = places.child(group)
@@ -566,6 +584,7 @@ class TestFigures:
         assert t.kills == t.own == 0
         assert t.cpu is None or 0 <= t.cpu < 60
 
+    @exact
     @pytest.mark.parametrize("oom_group", [True, False])
     def test_a_kill_at_its_own_limit(self, places, oom_group):
         group = places.group(32 * M, oom_group=oom_group)
@@ -645,7 +664,7 @@ class TestRemoval:
         assert open_files() == before
 
 
-@pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
+@pytest.mark.parametrize("kind", KERNELS, indirect=True)
 class TestGroupsThatTheJobMade:
     """Below its own, in every hierarchy that it was put into: container runtimes do that, and so do the hostile."""
 
@@ -746,7 +765,7 @@ class TestGroupsThatTheJobMade:
         assert until(group.remove, group.notice_fd())
 
 
-@pytest.mark.parametrize("kind", KINDS[1:], indirect=True)
+@pytest.mark.parametrize("kind", KERNELS, indirect=True)
 class TestHost:
     def test_its_places_are_there_between_begin_and_end(self, kind):
         host = cgroup.open_host(os.getpid())
