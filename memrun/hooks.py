@@ -124,14 +124,16 @@ class Hooks:
     def execute(self, command: str, event: str, text: str, *, surely: bool = False) -> None:
         """This command, told of that."""
         if self.pool is not None:
-            self.pool.start(command, {**_facts(self._run), "MEMRUN_EVENT": event, "MEMRUN_TEXT": text}, self._say, surely=surely)
+            self.pool.start(
+                command, {**_facts(self._run, over=surely), "MEMRUN_EVENT": event, "MEMRUN_TEXT": text}, self._say, surely=surely
+            )
 
     def _say(self, text: str) -> None:
         if self._run.hear is not None:
             self._run.hear(events.Tell("hook", text))
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: Run, *, over: bool) -> dict[str, str]:
     """What a hook is told of a run: as it is, or as the last attempt was."""
     known: dict[str, object] = {"NAME": run.spec.name, "PID": run.attempt.child.pid, "ATTEMPT": len(run.records) + int(run.alive)}
     if run.alive:
@@ -142,7 +144,7 @@ def _facts(run: Run) -> dict[str, str]:
         known |= {"LIMIT": last.limit, "USAGE": 0, "PEAK": "" if last.peak is None else last.peak}
     if "LIMIT" in known and known["LIMIT"] is None:
         known["LIMIT"] = "infinity"
-    if run.record is not None:
+    if over and run.record is not None:
         known |= {"RESULT": run.record.result, "STATUS": run.record.status}
     return {f"MEMRUN_{key}": str(value) for key, value in known.items()}
 

@@ -19,6 +19,7 @@ def told(tmp_path):
     """told.on(*events) -> options; told() -> the lines that their hooks have written."""
 
     class Told:
+        name = f"h{os.getpid()}"  # no two jobs have a given one at a time
         path = tmp_path / "told"
 
         def on(self, *events):
@@ -31,9 +32,9 @@ def told(tmp_path):
 
 
 def test_a_kill_at_the_limit_and_the_end(memrun, hog, told):
-    done = memrun("--limit", "20M", "-q", "--name", "big", *told.on("oom", "finished"), "--", hog, "touch", "60")
+    done = memrun("--limit", "20M", "-q", "--name", told.name, *told.on("oom", "finished"), "--", hog, "touch", "60")
     assert (done.returncode, done.stderr) == (137, "")
-    assert sorted(told()) == [f"finished big 1 {20 << 20} oom-kill 137", f"oom big 1 {20 << 20}  "]
+    assert sorted(told()) == [f"finished {told.name} 1 {20 << 20} oom-kill 137", f"oom {told.name} 1 {20 << 20}  "]
 
 
 def test_even_a_trivial_command_has_its_end_told(memrun, told):
@@ -42,33 +43,46 @@ def test_even_a_trivial_command_has_its_end_told(memrun, told):
 
 
 def test_restarted(memrun, hog, told):
-    words = ["--limit", "10M", "--on-oom", "restart", "--grow", "4", "--delay", "1ms", "-q", "--name", "r"]
+    words = ["--limit", "10M", "--on-oom", "restart", "--grow", "4", "--delay", "1ms", "-q", "--name", told.name]
     done = memrun(*words, *told.on("restarted", "oom", "finished"), "--", hog, "touch", "20")
     assert done.returncode == 0, done.stderr
     assert sorted(told()) == [
-        f"finished r 2 {40 << 20} success 0",
-        f"oom r 1 {10 << 20}  ",
-        f"restarted r 2 {40 << 20}  ",
+        f"finished {told.name} 2 {40 << 20} success 0",
+        f"oom {told.name} 1 {10 << 20}  ",
+        f"restarted {told.name} 2 {40 << 20}  ",
     ]
 
 
 def test_held_and_raised(memrun, hog, told):
-    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "4", "-q", "--name", "p"]
+    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "4", "-q", "--name", told.name]
     done = memrun(*words, *told.on("paused", "raised", "resumed"), "--", hog, "touch", "40")
     assert done.returncode == 0, done.stderr
     assert sorted(told()) == [
-        f"paused p 1 {20 << 20}  ",
-        f"raised p 1 {80 << 20}  ",
-        f"resumed p 1 {80 << 20}  ",
+        f"paused {told.name} 1 {20 << 20}  ",
+        f"raised {told.name} 1 {80 << 20}  ",
+        f"resumed {told.name} 1 {80 << 20}  ",
     ]
 
 
 def test_a_threshold(memrun, hog, told):
     done = memrun(
-        "--limit", "40M", "-q", "--name", "t", "--at", "50%=log", *told.on("threshold"), "--", hog, "step", "1000", "30", "30"
+        "--limit",
+        "40M",
+        "-q",
+        "--name",
+        told.name,
+        "--at",
+        "50%=log",
+        *told.on("threshold"),
+        "--",
+        hog,
+        "step",
+        "1000",
+        "30",
+        "30",
     )
     assert done.returncode == 0
-    assert told()[0] == f"threshold t 1 {40 << 20}  "
+    assert told()[0] == f"threshold {told.name} 1 {40 << 20}  "
 
 
 def test_it_runs_outside_of_the_job_s_group(memrun, tmp_path):
@@ -82,7 +96,7 @@ def test_no_more_than_four_at_a_time_and_the_end_is_told_all_the_same(tmp_path, 
     """Six restarts with hooks that block: two are left out. The end's waits for its turn."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    words = ["--restart", "always", "--attempts", "7", "--delay", "1ms", "--name", "many"]
+    words = ["--restart", "always", "--attempts", "7", "--delay", "1ms", "--name", told.name]
     words += ["--on-event", f"restarted=: < {gate}", *told.on("finished")]
     with subprocess.Popen([*MEMRUN, *words, "--", "true"], stderr=subprocess.PIPE, text=True) as one:
         said = ""
@@ -90,11 +104,11 @@ def test_no_more_than_four_at_a_time_and_the_end_is_told_all_the_same(tmp_path, 
             said = one.stderr.readline()
             assert said
             if "left out" in said:
-                assert said == f"memrun: many: hook: left out, 4 others are not done yet: : < {gate}\n"
+                assert said == f"memrun: {told.name}: hook: left out, 4 others are not done yet: : < {gate}\n"
         assert told() == []
         with open(gate, "w"):
             assert one.wait(20) == 0
-    assert told() == ["finished many 7 infinity exhausted 0"]
+    assert told() == [f"finished {told.name} 7 infinity exhausted 0"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -32,11 +32,11 @@ def journal(tmp_path):
 
 
 def test_the_verdict_goes_to_the_journal_with_its_figures(run, journal, hog):
-    done = run(*journal.words, "--limit", "20M", "--log-target", "journal", "--name", "big", "--", hog, "touch", "60")
+    done = run(*journal.words, "--limit", "20M", "--log-target", "journal", "--name", "big-one", "--", hog, "touch", "60")
     assert (done.returncode, done.stderr) == (137, "")
     entry = journal()
-    assert entry["MESSAGE"].startswith("big: oom-kill: killed at the limit of 20M")
-    assert (entry["MEMRUN_NAME"], entry["MEMRUN_RESULT"], entry["MEMRUN_STATUS"]) == ("big", "oom-kill", "137")
+    assert entry["MESSAGE"].startswith("big-one: oom-kill: killed at the limit of 20M")
+    assert (entry["MEMRUN_NAME"], entry["MEMRUN_RESULT"], entry["MEMRUN_STATUS"]) == ("big-one", "oom-kill", "137")
     assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"], entry["MEMRUN_LIMIT"]) == ("3", "memrun", str(20 << 20))
     assert 19 << 20 < int(entry["MEMRUN_PEAK"]) <= 20 << 20
 
