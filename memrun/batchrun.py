@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import errors, events, openfiles, report, reread, signals, summary, view, watch
+from memrun import errors, events, letter, openfiles, report, reread, signals, summary, view, watch
 from memrun.batch import Scheduler
 from memrun.batchdesk import BatchDesk
 from memrun.berth import Berths
@@ -21,6 +21,7 @@ from memrun.jobs import Outcome
 from memrun.ownlog import ERROR, INFO, Log
 from memrun.progress import progress
 from memrun.record import Record
+from memrun.ring import Ring
 from memrun.units import format_size
 from memrun.up import CHANGED
 
@@ -43,13 +44,18 @@ class Show:
         self.wish, self.batch, self.book, self.site = wish, batch, book, site
         self.quiet = "--quiet" in wish.flags
         self.loud = "--verbose" in wish.flags
-        self.live = is_live(2) and not self.quiet and "--plain" not in wish.flags
+        self.ring = Ring() if wish.options.get("mail_style") else None  # what is said, until it is known whether it is a success
+        self.live = is_live(2) and not self.quiet and self.ring is None and "--plain" not in wish.flags
         target = str(wish.options.get("log_target", ""))
         self.log = Log(target) if target else None
         self.joblog = summary.joblog(wish.values["--joblog"]) if "--joblog" in wish.values else None
         self._send, self._lines = trio.open_memory_channel[str](float("inf"))
         shared = frozenset(fd for fd in (1, 2) if self.live and os.isatty(fd))
-        self.berths = Berths(site, shared, lambda text: self.say(text.decode(errors="replace")))
+        self.berths = (
+            Berths(site, shared, lambda text: self.say(text.decode(errors="replace")))
+            if self.ring is None
+            else Berths(site, frozenset((1, 2)), self.ring.take)
+        )
         self._all_said = trio.Event()
         self.signal = 0  # that ended it
         self.began = 0.0
@@ -105,6 +111,8 @@ class Show:
         """One line for whoever started us."""
         if self.log is not None:
             self.log.say(line.removeprefix("memrun: "))
+        elif self.ring is not None:
+            self.ring.take(f"{line}\n".encode(errors="replace"))
         elif not self.quiet:
             self._send.send_nowait(line)
 
@@ -172,7 +180,12 @@ class Show:
     def _conclude(self, outcomes: list[Outcome], started: float) -> int:
         elapsed = trio.current_time() - self.began
         outcomes = [outcome for outcome in outcomes if not (outcome.before and outcome.result == "skipped")]  # left out as asked
-        if not self.quiet:
+        if self.ring is not None:
+            if self.scheduler.ending or not all(self._fine(outcome) for outcome in outcomes):
+                words, lines = ["memrun", "up", *self.wish.plain], self.wish.options.get("mail_lines", letter.LINES)
+                _tell(letter.of_batch(self.ring, summary.table(outcomes, self.batch, elapsed), words, int(str(lines))))
+            self.ring.close()
+        elif not self.quiet:
             width = os.get_terminal_size(2).columns if self.live else None
             _tell(summary.table(outcomes, self.batch, elapsed, width=width))
         if self.joblog is not None:

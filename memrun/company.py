@@ -13,10 +13,12 @@ import trio
 from memrun import control, errors, watch
 from memrun.desk import Desk
 from memrun.guard import hurry
+from memrun.output import Sink
 from memrun.supervisor import Run
 
 if TYPE_CHECKING:
     from memrun.job import Stay
+    from memrun.letter import Letter
     from memrun.record import Record
     from memrun.telling import Teller
 
@@ -38,6 +40,8 @@ async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
     failure: errors.MemrunError | None = None
     record: Record | None = None
     async with trio.open_nursery() as nursery:
+        if teller.letter is not None:
+            nursery.start_soon(_write, teller.letter, run)
         nursery.start_soon(control.serve, desk, teller.remark, run.over)
         try:
             record = await run.live(fd)
@@ -49,3 +53,23 @@ async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
     if failure is not None or record is None:
         raise failure or errors.MemrunError("the run ended without a result")
     return record
+
+
+async def _write(letter: Letter, run: Run) -> None:
+    """What the job writes and how its memory goes, until it is over."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Sink.over(letter.pipe, letter.ring).pump)
+        nursery.start_soon(_draw, letter, run)
+        await run.over.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _draw(letter: Letter, run: Run) -> None:
+    """The one timer of memrun's, and only here: no kernel tells of every change of use. See curve.py for how rarely it wakes us."""
+    while True:
+        if run.alive:
+            group = run.attempt.group
+            letter.curve.add(group.usage(), group.peak())
+        else:
+            letter.curve.add(0, None)
+        await trio.sleep(letter.curve.gap)

@@ -149,6 +149,9 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             Option("-r --report", "FILE", to.file, "", "write the result record there, as JSON"),
             Option("--log-target", "WHERE", to.file, "", "where memrun's own lines go: journal (with fields: MEMRUN_RESULT=oom-kill),\n"
                    "syslog, stderr (default), or a FILE; all but stderr are told of a success, too"),
+            Option("--mail-style", "", to.flag, False, "for cron: nothing of a success, not even its output; of a failure the verdict,\n"
+                   "the command, the end of its output, and how its memory went"),
+            Option("--mail-lines", "N", to.count, 40, "how much of its output that is (default 40 lines)"),
             Option("-q --quiet", "", to.flag, False, "say nothing on stderr, whatever happens to the command"),
             Option("-v --verbose", "", to.flag, False, "say what is done, too"),
         ),
@@ -164,6 +167,8 @@ COMMAND_LINE = {
     "lock_wait",
     "jitter",
     "log_target",
+    "mail_style",
+    "mail_lines",
 }  # about memrun as a whole: no keys of a job, and nothing for a program that calls us
 
 
@@ -210,6 +215,8 @@ class Spec:
     name: str
     report: str
     log_target: str
+    mail_style: bool
+    mail_lines: int
     quiet: bool
     verbose: bool
     asked: dict[str, str]  # as it was typed

@@ -60,6 +60,13 @@ class Sink:
             os.set_blocking(self._read, False)  # our end only: the job's is a pipe like any other
             _enlarge(self._read, pipe)
 
+    @classmethod
+    def over(cls, pipe: int, target: Target) -> Sink:
+        """From a pipe that is there already; both are let go of by who brought them."""
+        made = cls(None)
+        made.target, made._read = target, pipe
+        return made
+
     def handed(self) -> None:
         """The child has its end: ours is closed, so that the pipe has an end when nobody writes any more."""
         if self.fd >= 0:
@@ -165,7 +172,7 @@ class Prefixer:
     def _show(self, lines: list[bytes]) -> None:
         if not lines:
             return
-        text = "".join([f"{self._before}{_harmless(line)}\n" for line in lines])
+        text = "".join([f"{self._before}{harmless(line)}\n" for line in lines])
         try:
             self._write(text.encode())
         except OSError:
@@ -182,7 +189,8 @@ def _pieces(line: bytes) -> list[bytes]:
     return [*pieces, line]
 
 
-def _harmless(line: bytes) -> str:
+def harmless(line: bytes) -> str:
+    """One line, for people: what a terminal would obey is gone."""
     text = line.decode(errors="replace")
     if text.isprintable():
         return text

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 from memrun import signals
-from memrun.errors import MemrunError, StoppedError
+from memrun.errors import MemrunError, StoppedError, UsageError
 from memrun.job import unstarted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.identity import Identity
+    from memrun.letter import Letter
     from memrun.options import Spec
     from memrun.ownlog import Log
     from memrun.record import Record
@@ -45,15 +46,28 @@ class Teller:
             from memrun import report
 
             report.check_writable(spec.report, who)
+        self.letter = self._begin_letter()
         if spec.log_target:
             from memrun.ownlog import Log
 
             self.log = Log(spec.log_target, who)
 
+    def _begin_letter(self) -> Letter | None:
+        if not self.spec.mail_style:
+            return None
+        for key in ("quiet", "stdout", "stderr"):
+            if getattr(self.spec, key):
+                raise UsageError(f"--{key} and --mail-style contradict each other")
+        from memrun.letter import Letter
+
+        return Letter(self.spec)
+
     def say(self, text: str) -> None:
         """One line about what happens."""
         if self.log is not None:
             self.log.say(text, fields={"MEMRUN_NAME": self.spec.name})
+        elif self.letter is not None:
+            self.letter.note(text)
         elif not self.spec.quiet:
             say(text)
 
@@ -87,6 +101,11 @@ class Teller:
         line = report.verdict(record)
         if self.log is not None and (line or self.spec.log_target != "stderr"):
             self.log.say(report.summary(record), 6 if record.ok else 3, report.fields(record), always=True)
+        if self.letter is not None and line:
+            from memrun import letter
+
+            self.letter.drain()
+            letter.post(self.letter.text(line, record))
         elif self.log is None and line and not self.spec.quiet:
             say(line)
 
@@ -103,6 +122,8 @@ class Teller:
         """Nothing more to say."""
         if self.log is not None:
             self.log.close()
+        if self.letter is not None:
+            self.letter.close()
 
 
 def die_of(number: int) -> None:

@@ -27,6 +27,8 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   --dry-run                    say what would be run, and run nothing
   --joblog FILE                a line for each job as it ends, in GNU parallel's columns, with its peak and limit
   -r, --report FILE            the records of all jobs, as JSON
+  --mail-style                 for cron: nothing if all goes well; else the table, and the last lines of what was said
+  --mail-lines N               how many of them (default 40)
   -q, --quiet                  nothing on stderr but errors
   -v, --verbose                say when jobs start, too
   --plain                      no live view, also on a terminal
@@ -38,7 +40,7 @@ Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads t
 """
 FLAGS = {"--fresh", "--only-failed", "--dry-run", "--quiet", "--verbose", "--plain"}
 VALUES = {"--joblog", "--report"}
-OPTIONS = {"--lock", "--lock-wait", "--jitter", "--log-target"}  # as of a single run
+OPTIONS = {"--lock", "--lock-wait", "--jitter", "--log-target", "--mail-style", "--mail-lines"}  # as of a single run
 SHORT = {"-q": "--quiet", "-v": "--verbose", "-r": "--report"}
 
 
@@ -57,6 +59,8 @@ class Wish:
             raise errors.UsageError("memrun up wants a job file", "Try: memrun up jobs.toml")
         if {"--fresh", "--only-failed"} <= self.flags:
             raise errors.UsageError("--fresh and --only-failed contradict each other")
+        if "--quiet" in self.flags and self.options.get("mail_style"):
+            raise errors.UsageError("--quiet and --mail-style contradict each other")
         self.file, *self.jobs = self.plain
 
     def _take(self, word: str, rest: list[str]) -> None:
