@@ -18,6 +18,7 @@ nothing is started any more, what runs is stopped (and killed when that is said 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -170,7 +171,7 @@ class Scheduler:
             self._look = False
             self._skip_and_queue()
         assert self._nursery is not None
-        found = self.claims.plan(trio.current_time(), starts=not self.ending)
+        found = self.claims.plan(time.monotonic(), starts=not self.ending)
         for name, limit in found.grants:
             self._grant(self.entries[name], limit)
         for name in found.gives_way:
@@ -366,6 +367,7 @@ class Scheduler:
         entry.asks, entry.why = None, ""
         if entry.run is not None:
             self.ledger.note(entry.name, entry.launches, "gives-way", why)
+            entry.run.remark = why
             self.told(entry, events.Tell("gives-way", why))
             entry.run.command(events.GiveWayAsked(trio.current_time()))
 

@@ -79,6 +79,7 @@ class Record:
         shown = {
             "schema": SCHEMA,
             **{key: getattr(self, key) for key in Record.__annotations__ if key not in {"attempts", "note"}},
+            "why": self.note,
         }
         shown["elapsed"] = round(self.elapsed, 6)
         shown["attempts"] = [

@@ -94,6 +94,7 @@ class Run:
         self.over = trio.Event()
         self.hear = hear
         self.usher: Usher | None = None
+        self.remark = ""  # why the usher has ended the current attempt
         self.hooks = hooks.Hooks(self)
         self._raises: list[dict[str, object]] = []
         self._held_since: float | None = None
@@ -319,6 +320,7 @@ class Run:
         self._end_hold()
         self._settled = True
         record = self.attempt.finish(why)
+        record.note, self.remark = self.remark or record.note, ""
         record.paused, record.raises = round(self._held_for, 6), self._raises
         self._held_for, self._raises = 0.0, []
         self.records.append(record)

@@ -269,6 +269,8 @@ command = ["{hog}", "touch", "50"]
     _, err = process.communicate()
     records = file.records()
     assert {record["result"] for record in records.values()} == {"success"}, err
+    gave_way = [attempt["why"] for record in records.values() for attempt in record["attempts"] if attempt["result"] != "success"]
+    assert all("wait for each other" in why for why in gave_way)
     assert highest <= 120 * MIB
     assert any(record["raises"] for record in records.values())
     assert process.returncode == 0
@@ -371,3 +373,24 @@ depends_on = ["align"]
     assert file.say("raise", "align[sample=a]", "80M").returncode == 0
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_who_waits_for_the_other_s_memory_gives_way_and_the_record_says_why(file, hog):
+    file.write(f"""
+[batch]
+memory = "100M"
+[defaults]
+limit = "40M"
+on_oom = "pause"
+grow = 2
+[jobs.a]
+command = ["{hog}", "touch", "60"]
+[jobs.b]
+command = ["{hog}", "touch", "60"]
+""")
+    done = file.up()
+    records = file.records()
+    assert {record["result"] for record in records.values()} == {"success"}, done.stderr
+    first = [attempt for record in records.values() for attempt in record["attempts"] if attempt["result"] != "success"]
+    assert len(first) == 1
+    assert "wait for each other" in first[0]["why"]
