@@ -46,9 +46,8 @@ test-vm: $(READY) examples/mem-allocate  ## the kernel and command-line tests in
 SYSTEMD_GUEST = $(BIN)/python tests/vm/guest.py --systemd --timeout 300
 
 .PHONY: test-systemd
-test-systemd: $(READY) examples/mem-allocate  ## users without root, cron, containers: in guests with systemd, on cgroup v2 and v1
+test-systemd: $(READY) examples/mem-allocate  ## users without root, cron, containers: in a guest with systemd and cgroup v2
 	$(SYSTEMD_GUEST) -- $(PYTEST) tests/systemd
-	$(SYSTEMD_GUEST) --kernel-arg systemd.unified_cgroup_hierarchy=0 -- $(PYTEST) tests/systemd
 
 $(VENV)/.dist: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dist]'

@@ -1,4 +1,4 @@
-"""systemd with cgroup v1: it gives users no memory groups there, but root can prepare some. (`make test-systemd` boots it so.)"""
+"""systemd with cgroup v1: it gives users no memory groups there, but root can prepare some. (No guest of guest.py boots so yet.)"""
 
 from __future__ import annotations
 
