@@ -69,6 +69,7 @@ class Show:
         self.scheduler.told = self.hear
         self.book.remark = lambda line: self.say(f"memrun: {line}")
         self._remember(known, done)
+        self.notify = ends.notify
         fd = watch.signal_fd()
         try:
             async with trio.open_nursery() as around:
@@ -77,7 +78,9 @@ class Show:
                     beside.start_soon(serve, self.desk, self._remark, self.scheduler.over, ends.known_as)
                     beside.start_soon(self._until_orphaned, ends.orphaned)
                     beside.start_soon(watch.signals_to, fd, lambda: False, self._obey)
+                    self.notify.ready(self._standing())
                     outcomes = await self.scheduler.live()
+                    self.notify.stopping()
                     self.desk.close()
                     beside.cancel_scope.deadline = trio.current_time() + 0.5  # answers that are under way
                     beside.cancel_scope.cancel()
@@ -147,6 +150,7 @@ class Show:
 
     def _tell_of(self, outcome: Outcome) -> None:
         line = view.ended(outcome, *self.scheduler.count())
+        self.notify.status(self._standing())
         if self.log is None:
             self.say(f"memrun: {line}")
         else:
@@ -157,6 +161,7 @@ class Show:
         """A signal."""
         if isinstance(event, events.StopAsked):
             self.signal = event.signal or 15
+            self.notify.stopping()
             self.scheduler.stop()
             self.say(f"memrun: {view.stopping(self._progress())}")
         elif isinstance(event, events.SignalAsked) and event.signal == 1:
@@ -166,14 +171,22 @@ class Show:
         """SIGHUP: new jobs are added, removed ones stopped, changed ones restarted, the rest is untouched."""
         from memrun.jobfile import load
 
+        self.notify.reloading()
         try:
             batch = load(self.batch.path, only=self.wish.jobs, whole=self.site.whole())
         except errors.MemrunError as e:
             self.say(f"memrun: the file is left as it was: {e}")
+            self.notify.ready(f"{self._standing()}; the file is left as it was: {e}")
             return
         said = reread.apply(self.scheduler, batch)
         self.batch = batch
         self.say(f"memrun: {batch.path} was read again: {', '.join(said) or 'nothing has changed'}")
+
+        self.notify.ready(self._standing())
+
+    def _standing(self) -> str:
+        done, total = self.scheduler.count()
+        return f"{os.path.basename(self.batch.path)}: {done} of {total} jobs are done"
 
     # The end
 

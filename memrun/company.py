@@ -6,11 +6,12 @@ Loaded when the command runs already: everything in here is heavy.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import control, errors, watch
+from memrun import control, errors, events, watch
 from memrun.desk import Desk
 from memrun.guard import hurry
 from memrun.output import Sink
@@ -37,6 +38,7 @@ def supervise(attempt: Stay, teller: Teller) -> Record:
 async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
     desk = Desk(teller.say)
     desk.take(run)
+    run.hear = partial(_hear, run, desk, teller)
     failure: errors.MemrunError | None = None
     record: Record | None = None
     async with trio.open_nursery() as nursery:
@@ -53,6 +55,12 @@ async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
     if failure is not None or record is None:
         raise failure or errors.MemrunError("the run ended without a result")
     return record
+
+
+def _hear(run: Run, desk: Desk, teller: Teller, told: events.Event | events.Tell) -> None:
+    if isinstance(told, events.StopAsked | events.KillAsked | events.DetachAsked):
+        teller.notify.stopping()
+    desk.hear(run, told)
 
 
 async def _write(letter: Letter, run: Run) -> None:

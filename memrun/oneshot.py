@@ -92,6 +92,7 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
     try:
         attempt = Attempt(site, spec, guarded=True)
         try:
+            teller.started(attempt.group.limit)
             if spec.verbose:
                 teller.remark(f"its group is {attempt.group.path}, {site.host.way}")
             done = _already_done(attempt, spec)
@@ -154,6 +155,7 @@ def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
     site = Site(script=hand.LET_GO)
     try:
         stay = Attachment(site, spec, found)
+        teller.started(stay.group.limit)
         teller.say(stay.account)
         return _supervise(stay, teller)
     finally:

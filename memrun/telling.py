@@ -7,6 +7,8 @@ import os
 from memrun import signals
 from memrun.errors import MemrunError, StoppedError, UsageError
 from memrun.job import unstarted
+from memrun.notify import Notify
+from memrun.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Teller:
     def __init__(self, spec: Spec) -> None:
         """Complains of a report or a log that could not be written *before* anything is started."""
         self.spec = spec
+        self.notify = Notify(spec.pass_environment)
         self.log: Log | None = None
         who = whose(spec)
         if spec.report:
@@ -64,12 +67,17 @@ class Teller:
 
     def say(self, text: str) -> None:
         """One line about what happens."""
+        self.notify.status(text)
         if self.log is not None:
             self.log.say(text, fields={"MEMRUN_NAME": self.spec.name})
         elif self.letter is not None:
             self.letter.note(text)
         elif not self.spec.quiet:
             say(text)
+
+    def started(self, limit: int | None) -> None:
+        """The command runs."""
+        self.notify.ready(f"{self.spec.name} runs, its limit is {format_size(limit)}")
 
     def remark(self, text: str) -> None:
         """One line for those who want to know everything."""
@@ -85,6 +93,7 @@ class Teller:
 
     def conclude(self, record: Record) -> int:
         """The verdict and the record; what memrun exits with."""
+        self.notify.stopping()
         if not record.ok or self.spec.report or self.spec.verbose or self.log is not None:
             from memrun import report  # nothing to say, nothing to load
 
@@ -99,6 +108,7 @@ class Teller:
         from memrun import report
 
         line = report.verdict(record)
+        self.notify.status(line)
         if self.log is not None and (line or self.spec.log_target != "stderr"):
             self.log.say(report.summary(record), 6 if record.ok else 3, report.fields(record), always=True)
         if self.letter is not None and line:

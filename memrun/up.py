@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memrun import errors, keeper, ledger, report
 from memrun.jobs import Outcome
+from memrun.notify import Notify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,13 +104,14 @@ def main(words: list[str], mask: frozenset[int]) -> int:
         job.spec.mask = mask
     if "--dry-run" in wish.flags:
         return _dry_run(wish, batch)
+    notify = Notify({name for job in batch.jobs for name in job.spec.pass_environment})
     lock = _take_turn(wish)
     known_as = os.getpid()
     try:
         orphaned, status = keeper.divide()
         if orphaned < 0:
             return status
-        return _at_work(wish, batch, Ends(known_as, orphaned), () if lock is None else (lock.fd,))
+        return _at_work(wish, batch, Ends(known_as, orphaned, notify), () if lock is None else (lock.fd,))
     finally:
         if lock is not None and os.getpid() == known_as:
             lock.release()
@@ -137,10 +139,11 @@ def _at_work(wish: Wish, batch: Batch, ends: Ends, locks: tuple[int, ...]) -> in
 
 
 class Ends(NamedTuple):
-    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead."""
+    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead; `notify`: systemd, where we are its service."""
 
     known_as: int
     orphaned: int
+    notify: Notify
 
 
 def what_is_done(wish: Wish, batch: Batch, known: dict[str, Known]) -> dict[str, Outcome]:
