@@ -193,6 +193,9 @@ Event = (
 )
 
 
+News = Exited | Emptied | OomKilled | Reached | Granted | Denied | Crossed | Pressed  # of one attempt, and of none after it
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Start an attempt, in a fresh group with this limit (bytes, None is infinity): at once, or when a batch has room for it."""

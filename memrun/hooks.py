@@ -74,6 +74,11 @@ class Pool:
         if patience.cancelled_caught:
             self.cut()
 
+    def heed(self, event: events.Event) -> None:
+        """Everything else is over: who wants memrun to end does not wait for its hooks."""
+        if isinstance(event, events.StopAsked | events.DetachAsked):
+            self.cut()
+
     def cut(self) -> None:
         """Whoever is still there is killed."""
         for scope in list(self._scopes):

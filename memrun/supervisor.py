@@ -136,7 +136,7 @@ class Run:
             await self._live(signal_fd)
             async with trio.open_nursery() as last:
                 if signal_fd >= 0:
-                    last.start_soon(watch.signals_to, signal_fd, lambda: False, partial(_cut_short, own))
+                    last.start_soon(watch.signals_to, signal_fd, lambda: False, own.heed)
                 await own.settled()
                 last.cancel_scope.cancel()
         if self._failure is not None:
@@ -331,6 +331,7 @@ class Run:
 
     def enter(self, make: Callable[[], Stay]) -> None:
         """A further attempt, now."""
+        self._forget_news()
         try:
             self.attempt = make()
         except MemrunError as e:
@@ -341,6 +342,15 @@ class Run:
             self._watch()
             self.step(events.Launched(trio.current_time(), self.attempt.group.limit))
         self._wake()  # it need not have been the hand's own doing
+
+    def _forget_news(self) -> None:
+        """What the last attempt's watchers had still to say: an OOM kill of that one must not end the next."""
+        kept = []
+        while self._mail.statistics().current_buffer_used:
+            event = self._mail.receive_nowait()
+            kept += [] if isinstance(event, events.News) else [event]
+        for event in kept:
+            self.send(event)
 
     def _finish(self, why: str) -> None:
         self.record = self.records[-1].whole(self.records)
@@ -364,12 +374,6 @@ class Run:
             pause = min(0.1, pause * 2)
         self.attempt.group.remove()
         self.attempt.close()
-
-
-def _cut_short(pool: hooks.Pool, event: events.Event) -> None:
-    """The run is over; who wants memrun to end does not wait for its hooks."""
-    if isinstance(event, events.StopAsked | events.DetachAsked):
-        pool.cut()
 
 
 async def _watch(scope: trio.CancelScope, run: Run) -> None:

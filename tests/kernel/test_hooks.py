@@ -42,8 +42,10 @@ def test_even_a_trivial_command_has_its_end_told(memrun, told):
     assert told() == ["finished true 1 infinity success 0"]
 
 
-def test_restarted(memrun, hog, told):
-    words = ["--limit", "10M", "--on-oom", "restart", "--grow", "4", "--delay", "1ms", "-q", "--name", told.name]
+@pytest.mark.parametrize("delay", ["0", "1ms", "2ms", "3ms", "20ms"])
+def test_restarted(memrun, hog, told, delay):
+    """Also so soon that news of the first attempt is still under way: it must not end the second."""
+    words = ["--limit", "10M", "--on-oom", "restart", "--grow", "4", "--delay", delay, "-q", "--name", told.name]
     done = memrun(*words, *told.on("restarted", "oom", "finished"), "--", hog, "touch", "20")
     assert done.returncode == 0, done.stderr
     assert sorted(told()) == [
