@@ -74,6 +74,19 @@ check-dist: zipapp examples/mem-allocate  ## build all that is shipped, install 
 bench: $(READY) examples/mem-allocate  ## ratios against the bare interpreter and the peers; asserts nothing
 	$(BIN)/python tests/bench/bench.py
 
+SECONDS ?= 30
+
+.PHONY: fuzz
+fuzz: $(READY)  ## all that reads texts from outside, SECONDS=30 for each kind, with atheris where there is one for this Python
+	-$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tests/fuzz/run.py $(SECONDS) $(TARGETS)
+
+MINUTES ?= 10
+
+.PHONY: soak
+soak: $(READY)  ## mixed jobs for MINUTES=10, then: open files, memory, groups, processes and sockets as before
+	MEMRUN_TEST_SOAK=$(MINUTES) $(PYTEST) tests/faults/test_soak.py -s
+
 .PHONY: format
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -285,7 +285,7 @@ class Scheduler:
         interrupted = bool(self.ending) and record.result == "stopped"
         self._done(
             entry,
-            Outcome(entry.name, record.result, len(run.records), record.as_dict(), entry.why or record.note),
+            Outcome(entry.name, record.result, run.records.ended, record.as_dict(), entry.why or record.note),
             again=interrupted,
         )
 

@@ -117,7 +117,7 @@ class Show:
         elif self.ring is not None:
             self.ring.take(f"{line}\n".encode(errors="replace"))
         elif not self.quiet:
-            self._send.send_nowait(line)
+            self._send.send_nowait(errors.printable(line))
 
     def _remark(self, line: str) -> None:
         if self.loud:

@@ -125,7 +125,7 @@ class Desk:
             "limit": group.limit if alive else run.state.limit,
             "usage": group.usage() if alive else None,
             "peak": group.peak() if alive else None,
-            "attempt": len(run.records) + int(alive),
+            "attempt": run.records.ended + int(alive),
             "since": self._since[run.spec.name],
             "result": run.record.result if run.record else None,
         }

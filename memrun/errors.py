@@ -41,6 +41,13 @@ def refused(e: OSError) -> MemrunError:
     return MemrunError(f"the system refused: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
 
 
+def printable(text: str) -> str:
+    """Nothing in it that a terminal would obey: names come from programs that may be hostile. Lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def expected(e: BaseException) -> MemrunError | None:
     """What the user is told of a group of failures (they come out of a nursery in groups), if each of them is of a kind that happens."""
     if isinstance(e, MemrunError):

@@ -103,7 +103,7 @@ class Hooks:
             case events.Settled() if self._run.records[-1].oom_kills:
                 self._tell_of_kills()  # its notice may have lost the race with the exit
             case events.Launched() if self._run.records:
-                self.fire("restarted", f"attempt {len(self._run.records) + 1}")
+                self.fire("restarted", f"attempt {self._run.records.ended + 1}")
             case events.Crossed(_, index, True):
                 self.fire("threshold", self._run.rule.marks[index].about)
             case events.Pressed(_, index):
@@ -115,7 +115,7 @@ class Hooks:
                 self.fire("finished", report.summary(self._run.record))
 
     def _tell_of_kills(self) -> None:
-        attempt = max(1, len(self._run.records) + int(self._run.alive))
+        attempt = max(1, self._run.records.ended + int(self._run.alive))
         if self._killed != attempt:
             self._killed = attempt
             self.fire("oom", "the kernel has killed for lack of memory")
@@ -140,7 +140,11 @@ class Hooks:
 
 def _facts(run: Run, *, over: bool) -> dict[str, str]:
     """What a hook is told of a run: as it is, or as the last attempt was."""
-    known: dict[str, object] = {"NAME": run.spec.name, "PID": run.attempt.child.pid, "ATTEMPT": len(run.records) + int(run.alive)}
+    known: dict[str, object] = {
+        "NAME": run.spec.name,
+        "PID": run.attempt.child.pid,
+        "ATTEMPT": run.records.ended + int(run.alive),
+    }
     if run.alive:
         group = run.attempt.group
         known |= {"CGROUP": group.path, "LIMIT": group.limit, "USAGE": group.usage(), "PEAK": group.peak() or ""}

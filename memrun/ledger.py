@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import sys
 import time
 from dataclasses import dataclass
@@ -192,10 +193,19 @@ def place(job_file: str, *, make: bool = True) -> str:
     """The database of a job file (an absolute path)."""
     folder, name = os.path.split(job_file)
     beside = f"{folder}/.{name}.memrun"
-    if os.access(beside if os.path.exists(beside) else folder, os.W_OK):
+    if os.access(beside if os.path.lexists(beside) else folder, os.W_OK) and not _is_strange(beside, job_file):
         return beside
     key = hashlib.sha256(os.fsencode(job_file)).hexdigest()[:12]
     return f"{_state_directory(make=make)}/{name}-{key}.memrun"
+
+
+def _is_strange(beside: str, job_file: str) -> bool:
+    """Whether somebody else has put it there (in /tmp anybody may): he could say what is done, and what is not."""
+    try:
+        found = os.lstat(beside)
+        return not stat.S_ISREG(found.st_mode) or found.st_uid not in {os.geteuid(), os.stat(job_file).st_uid}
+    except FileNotFoundError:
+        return False
 
 
 def _state_directory(*, make: bool) -> str:

@@ -35,6 +35,7 @@ def show(name: str, *, follow: bool) -> int:
     paths = _paths(row)
     if follow:
         Follower(socket_path, str(row["name"])).run(paths)
+        _rest()
         return errors.SUCCESS
     found = [tail for tail in map(Tail, paths) if tail.open()]
     if not found:
@@ -43,6 +44,7 @@ def show(name: str, *, follow: bool) -> int:
         for piece in tail.read():
             _out(piece)
         tail.close()
+    _rest()
     return errors.SUCCESS
 
 
@@ -68,7 +70,40 @@ def _link(path: str) -> str:
         return "memrun's own"
 
 
+class Tamed:
+    """What a job has written, for a terminal that is not to obey it: of escape sequences colours are left, of control characters tabs
+    and line ends. `os.write`s of a job may tear a sequence in two, so a part of one at the end is kept back."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def take(self, data: bytes, *, last: bool = False) -> bytes:
+        """What may be shown of it by now."""
+        import re
+
+        data = self._held + data
+        torn = None if last else re.search(rb"(?:\x1b(?:\[[0-9;:]{0,32})?|\xc2)\Z", data)
+        self._held = data[torn.start() :] if torn else b""
+        data = data[: torn.start()] if torn else data
+        # \xc2\x80 to \xc2\x9f: in UTF-8, eight-bit control characters
+        return re.sub(
+            rb"(\x1b\[[0-9;:]*m)|[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]", lambda found: found[1] or b"?", data
+        )
+
+
+TAMED = Tamed()
+
+
 def _out(data: bytes) -> None:
+    _write(TAMED.take(data) if os.isatty(1) else data)
+
+
+def _rest() -> None:
+    if os.isatty(1):
+        _write(TAMED.take(b"", last=True))
+
+
+def _write(data: bytes) -> None:
     while data:
         data = data[os.write(1, data) :]
 

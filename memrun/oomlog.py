@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KMSG = "/dev/kmsg"
 PAGE = os.sysconf("SC_PAGESIZE")
+KERNEL = 1 << 3  # priorities below this are of the kernel's own lines; what programs write there is given another facility
 MOST = 4096  # lines: a log storm must not keep us
 
 
@@ -53,14 +54,16 @@ def report(fd: int, group: str, kills: int) -> Report:
 
 def _lines(fd: int) -> list[str]:
     lines: list[str] = []
-    while len(lines) < MOST:
+    for _ in range(MOST):
         try:
             record = os.read(fd, 8192)
         except BrokenPipeError:
             continue  # the log ran over us; the next read goes on behind the gap
         except OSError:
             break
-        lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
+        priority, _, _ = record.partition(b",")
+        if priority.isdigit() and int(priority) < KERNEL:
+            lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
     return lines
 
 

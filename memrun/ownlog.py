@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import time
 
+from memrun.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -52,7 +54,7 @@ class Log:
             return
         if self._missing and self._send(f"{self._missing} lines are missing here: there were too many", WARNING, {}):
             self._missing = 0
-        if not self._send(text, priority, fields or {}):
+        if not self._send(printable(text), priority, fields or {}):
             self._missing += 1
 
     def close(self) -> None:

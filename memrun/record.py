@@ -117,6 +117,33 @@ class Record:
             self.cpu = round(tally.cpu, 6)
 
 
+class Attempts(list[Record]):
+    """Records of a run's attempts: the first and the latest ones, for a service may be restarted for years. `ended`: how many there were."""
+
+    most = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = 0
+        self._elapsed = self._paused = 0.0  # of those that are forgotten
+
+    def take(self, record: Record) -> None:
+        """One more."""
+        self.append(record)
+        self.ended += 1
+        if len(self) > self.most:
+            gone = self.pop(self.most // 2)
+            self._elapsed += gone.elapsed
+            self._paused += gone.paused
+
+    def whole(self) -> Record:
+        """The record of the run, of all its attempts."""
+        run = self[-1].whole(self)
+        run.elapsed += self._elapsed
+        run.paused += self._paused
+        return run
+
+
 def judge(record: Record, why: str, tally: Tally, *, oom_group: bool) -> None:
     """Fill in `result`, `status` and `note`. `why`: what memrun itself did first ('' | a word of RESULTS)."""
     own = errors.died_of(record.signal) if record.signal is not None else record.exit_code

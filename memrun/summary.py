@@ -154,7 +154,11 @@ class JobLog:
         self.failed = ""
         try:
             # O_NONBLOCK: a named pipe that nobody reads is an error, not a wait.
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+            # O_NOFOLLOW: the directory may be anybody's. The links of /dev (stdout, fd/3) are the machine's own.
+            own = 0 if os.path.abspath(path).startswith(("/dev/", "/proc/")) else os.O_NOFOLLOW
+            self._fd = os.open(
+                path, own | os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666
+            )
         except OSError as e:
             raise MemrunError(f"cannot write the job log {path}: {os.strerror(e.errno or 0)}") from None
         if not os.fstat(self._fd).st_size:

@@ -18,6 +18,7 @@ import trio
 from memrun import events, gauges, hooks, machine, policy, signals, states, watch
 from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
+from memrun.record import Attempts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,7 +90,7 @@ class Run:
         self.attempt: Stay = attempt
         self.rule = rule_of(attempt.spec, site)
         self.state = policy.START
-        self.records: list[Record] = []
+        self.records = Attempts()
         self.record: Record | None = None  # of the whole run, once it is over
         self.over = trio.Event()
         self.hear = hear
@@ -323,11 +324,11 @@ class Run:
         record.note, self.remark = self.remark or record.note, ""
         record.paused, record.raises = round(self._held_for, 6), self._raises
         self._held_for, self._raises = 0.0, []
-        self.records.append(record)
+        self.records.take(record)
         self.step(events.Settled(trio.current_time(), record.result))
 
     def _launch(self, limit: int | None) -> None:
-        self.enter(lambda: Attempt(self.site, self.spec, len(self.records) + 1, limit))
+        self.enter(lambda: Attempt(self.site, self.spec, self.records.ended + 1, limit))
 
     def enter(self, make: Callable[[], Stay]) -> None:
         """A further attempt, now."""
@@ -353,7 +354,7 @@ class Run:
             self.send(event)
 
     def _finish(self, why: str) -> None:
-        self.record = self.records[-1].whole(self.records)
+        self.record = self.records.whole()
         if why in {"exhausted", "launch"} or (why == "stopped" and not self.record.oom_kills):
             self.record.result = why
         if self.usher is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from memrun import signals
-from memrun.errors import MemrunError, StoppedError, UsageError
+from memrun.errors import MemrunError, StoppedError, UsageError, printable
 from memrun.job import unstarted
 from memrun.notify import Notify
 from memrun.units import format_size
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """Each line on stderr with our name before it, in one write; a closed stderr is nobody to tell."""
     try:
-        os.write(2, "".join(f"memrun: {line}\n" for line in text.split("\n")).encode(errors="replace"))
+        os.write(2, "".join(f"memrun: {line}\n" for line in printable(text).split("\n")).encode(errors="replace"))
     except OSError:
         return
 

@@ -100,7 +100,7 @@ ROOMS = {
     "outlet": "",
     "frame": "cells units ?jobs",
     "view": "cells outlet units ~frame ~summary ?jobs",
-    "supervisor": "errors events hooks job machine policy signals states watch gauges ?cgroup ?marks ?options ?record",
+    "supervisor": "errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options",
     # floor 4: batches
     "entries": "states ?jobs ?output ?supervisor",
     "berth": "identity job jobs output record templates units ?entries ?errors ?options",
@@ -119,7 +119,7 @@ ROOMS = {
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
     "doctor": "errors hand oomlog options units cgroup cgroup.survey ~job",
-    "ownlog": "~logfile ?identity",
+    "ownlog": "errors ~logfile ?identity",
     "ring": "errors",
     "notify": "",
     "curve": "",

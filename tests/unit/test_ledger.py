@@ -124,8 +124,20 @@ def test_where_nothing_can_be_written_beside_the_file(file, monkeypatch, tmp_pat
     assert ledger.place(file + "2") != place
 
 
-def test_a_link_in_its_place_is_not_followed(file, tmp_path):
+def test_a_link_in_its_place_is_not_followed(file, tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("")
-    os.symlink(tmp_path / "secret", ledger.place(file))
-    with pytest.raises(MemrunError, match="cannot keep the state"):
-        take(file)
+    monkeypatch.setattr(ledger, "_state_directory", lambda make: str(tmp_path / "state"))
+    os.symlink(tmp_path / "secret", tmp_path / ".jobs.toml.memrun")
+    assert ledger.place(file).startswith(str(tmp_path / "state/jobs.toml-"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_somebody_else_put_there_is_not_believed(file, tmp_path, monkeypatch):
+    """But for the job file's owner, who says what is run anyway."""
+    monkeypatch.setattr(ledger, "_state_directory", lambda make: str(tmp_path / "state"))
+    beside = tmp_path / ".jobs.toml.memrun"
+    beside.touch()
+    os.chown(beside, 4201, 4201)
+    assert ledger.place(file).startswith(str(tmp_path / "state/jobs.toml-"))
+    os.chown(file, 4201, 4201)
+    assert ledger.place(file) == str(beside)

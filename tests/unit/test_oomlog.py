@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
@@ -173,3 +174,14 @@ class TestTooMuchToLog:
     def test_what_is_said_to_be_another_s_is_not_counted(self):
         assert oomlog.parse([*V2_61, self.VICTIM], "memrun-1-a/x.1", 1).largest == [self.NAMED]
         assert oomlog.parse(V2_61, "memrun-1-a/x.1", 1).largest == []
+
+
+def test_only_the_kernel_s_own_lines_count(tmp_path):
+    """Whatever a program writes to /dev/kmsg has another facility than the kernel's 0."""
+    said = "oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/g,task_memcg=/g,task=x,pid=1,uid=0"
+    read, write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with read, write:
+        read.setblocking(False)
+        for record in (f"4,1,1,-;{said}\n", f"12,2,2,-;{said} forged\n", "garbage", "6,3,3,-;last\n SUBSYSTEM=x\n"):
+            write.send(record.encode())
+        assert oomlog._lines(read.fileno()) == [said, "last"]
