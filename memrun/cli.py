@@ -5,6 +5,7 @@ First the signals are held: they stay so (see watch.signal_fd).
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -99,6 +100,7 @@ def _dispatch(words: list[str], mask: frozenset[int]) -> int:
         raise errors.UsageError("nothing to run", "Try: memrun --limit 500M -- COMMAND, or memrun --help")
     if first.startswith("-"):
         return _one_shot(words, mask)
+    gc.enable()  # see __main__.py
     verb = VERBS.get(first)
     if verb is None:
         raise errors.UsageError(f"{first!r} is not a memrun command", _meant(first))

@@ -5,6 +5,7 @@ Loaded when the command runs already: everything in here is heavy.
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 def supervise(attempt: Stay, teller: Teller) -> Record:
     """Until nothing of it is left."""
+    gc.freeze()  # what is loaded stays: a look for garbage, in the middle of a reaction, is not at all of that
+    gc.enable()
     if attempt.holds:
         hurry()
     fd = watch.signal_fd()

@@ -169,7 +169,7 @@ class Attempt:
         self.close()
 
     def _entering(self, order: launch.Order) -> launch.Order:
-        order.procs_fds = self.group.procs_fds()
+        order.procs_fds, order.birthplace = self.group.procs_fds(alone=True), self.group.birthplace()
         order.immune = self.holds and self.group.version == "v2"
         return order
 

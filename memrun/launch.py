@@ -3,7 +3,7 @@
 Order in the child, and why:
  1. everything that touches memory (dispositions, descriptors, arguments) before it enters: fork copies a page on first
     touch, and whatever is touched after entering is charged to the job;
- 2. '0' into each cgroup.procs: the memory group last, so that little but the exec itself happens inside it. It is written with
+ 2. '0' into each group's file (one of them it may be born in: birth.py): the memory group last, so that little but the exec itself happens inside it. It is written with
     the rights with which memrun opened the file, so a user who may not enter the group is put into it all the same;
  3. only then, where somebody else is to run it, privileges go (surroundings.py): what lowers a nice value or an OOM score has
     happened before, what opens the user's files comes after;
@@ -20,7 +20,7 @@ from __future__ import annotations
 import errno
 import os
 
-from memrun import signals
+from memrun import birth, signals
 from memrun.errors import FAILED, NOT_EXECUTABLE, NOT_FOUND, CrowdedError, LaunchError, MemrunError
 
 TYPE_CHECKING = False
@@ -38,11 +38,12 @@ UNBORN = (
 
 
 class Order:
-    """What to start. `procs_fds`: files that take '0'. `mask`: the signal mask that the command gets."""
+    """What to start. `procs_fds`: files that take '0'; `birthplace`: a directory that spares the first of them. `mask`: the signal mask that the command gets."""
 
     __slots__ = (
         "argv",
         "around",
+        "birthplace",
         "environ",
         "immune",
         "keep",
@@ -67,6 +68,7 @@ class Order:
         self.path = find(self.argv[0] if self.argv else "", self.environ.get("PATH", FALLBACK_PATH), directory)
         self.around: Surroundings | None = None  # user, directory, files: takes them on, in the child
         self.procs_fds: tuple[int, ...] = ()
+        self.birthplace = -1
         self.mask: frozenset[int] = frozenset()
         self.keep: frozenset[int] = frozenset()  # signals that stay ignored (nohup)
         self.immune = False  # to the OOM killer, where we may: for a job that is held at its limit instead (v2)
@@ -176,9 +178,9 @@ def start(order: Order) -> Underway:
     told, tell = os.pipe()
     before = signals.block(signals.every())
     try:
-        pid = os.fork()
+        pid, born = birth.fork(order.birthplace)
         if pid == 0:
-            _child(order, tell)
+            _child(order, order.procs_fds[1:] if born else order.procs_fds, tell)
     except OSError as e:
         os.close(tell)
         os.close(told)
@@ -215,7 +217,7 @@ def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError
     return LaunchError(f"cannot execute {order.path}{as_whom}: {os.strerror(number)}", NOT_EXECUTABLE)
 
 
-def _child(order: Order, tell: int) -> None:
+def _child(order: Order, doors: tuple[int, ...], tell: int) -> None:
     """Between fork and exec. Never returns, never raises."""
     stage = PREPARE
     try:
@@ -231,7 +233,7 @@ def _child(order: Order, tell: int) -> None:
         _warm(argv, environ)
         _call_itself(UNBORN)
         stage = ENTER
-        for fd in order.procs_fds:
+        for fd in doors:
             os.write(fd, b"0")
         if order.around is not None:
             order.around.after()

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
         swap: int | None  # allowed on top of it
         wire: int | None  # where a job that is to be held is stopped, a little below the limit
 
-        def procs_fds(self) -> tuple[int, ...]:
-            """Open cgroup.procs files; who writes '0' into each, in order, is in the group."""
+        def procs_fds(self, *, alone: bool = False) -> tuple[int, ...]:
+            """Open cgroup.procs files; who writes '0' into each, in order, is in the group. `alone`: who has one thread is, which is
+            all the same sooner (v1: `tasks`)."""
+
+        def birthplace(self) -> int:
+            """A directory: who is born in it (clone3) need not write into the first of these files. -1: there is none."""
 
         def shut(self) -> None:
             """Nobody else is to be put into it: lets go of what `procs_fds` has opened."""

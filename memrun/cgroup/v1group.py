@@ -104,15 +104,19 @@ class Group:
         if self._unified is not None:
             self._events = self._unified.open("cgroup.events")
 
-    def procs_fds(self) -> tuple[int, ...]:
+    def procs_fds(self, *, alone: bool = False) -> tuple[int, ...]:
         parts = [*self._companions, self._memory]  # memory last: what the child does before that is not charged to it
-        self._fds = self._fds or [part.open("cgroup.procs", WRITE) for part in parts]
+        names = ["tasks" if alone and part is not self._unified else "cgroup.procs" for part in parts]
+        self._fds = self._fds or [part.open(name, WRITE) for part, name in zip(parts, names, strict=True)]
         return tuple(self._fds)
 
     def shut(self) -> None:
         fds, self._fds = self._fds, []
         for fd in fds:
             os.close(fd)
+
+    def birthplace(self) -> int:
+        return self._unified.fd if self._unified is not None and self._unified is self._companions[0] else -1
 
     def set_limit(self, limit: int | None) -> int | None:
         self._set(limit, fresh=False)

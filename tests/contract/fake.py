@@ -94,7 +94,7 @@ class Group:
         self._wanted: dict[int, int] = {}  # pid -> bytes that it is held for
         self._peak = self._kills = self._own = self._hits = 0
 
-    def procs_fds(self) -> tuple[int, ...]:
+    def procs_fds(self, *, alone=False) -> tuple[int, ...]:
         return (self._door.fileno(),)
 
     def set_limit(self, limit: int | None) -> int | None:

@@ -77,7 +77,8 @@ ROOMS = {
     "turn": "errors names signals units",
     "identity": "errors signals",
     "environment": "errors identity ?identity",
-    "launch": "errors signals ?surroundings",
+    "birth": "",
+    "launch": "birth errors signals ?surroundings",
     "surroundings": "errors environment identity launch ?options",
     # floor 3 and up: runs
     "guard": "?cgroup",
