@@ -71,8 +71,8 @@ check-dist: zipapp examples/mem-allocate  ## build all that is shipped, install 
 	$(BIN)/python tools/check_dist.py dist
 
 .PHONY: bench
-bench: $(READY) examples/mem-allocate  ## ratios against the bare interpreter and the peers; asserts nothing
-	$(BIN)/python tests/bench/bench.py
+bench: $(READY)  ## ratios against the bare interpreter, a C program and the peers; BENCH="starting reacting many rate"
+	$(BIN)/python tests/bench/bench.py $(BENCH)
 
 SECONDS ?= 30
 

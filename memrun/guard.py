@@ -24,11 +24,15 @@ class Guard:
     def __init__(self, group: Group) -> None:
         self._group = group
         theirs, self._pipe = os.pipe()
+        news, standing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._pipe)
-            _stand(group, theirs)
+            _stand(group, theirs, standing)
         os.close(theirs)
+        os.close(standing)
+        os.read(news, 1)  # launched before that, a job could be past its wire before the scheduler has come to the guard
+        os.close(news)
 
     def relieve(self) -> bool:
         """The event loop listens now. Whether the job is held by the guard."""
@@ -39,14 +43,15 @@ class Guard:
         return status == HELD << 8
 
 
-def _stand(group: Group, pipe: int) -> None:
-    """Never returns, never raises."""
+def _stand(group: Group, pipe: int, standing: int) -> None:
+    """Never returns, never raises. `standing`: closed when it stands."""
     status = 0
     try:
         hurry()
         news = select.epoll()
         news.register(pipe, select.EPOLLIN)
         news.register(group.notice_fd(), select.EPOLLIN | select.EPOLLET)  # edges: what is news stays unread here
+        os.close(standing)
         while pipe not in dict(news.poll()):
             if group.reflex():
                 status = HELD
