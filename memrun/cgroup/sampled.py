@@ -98,8 +98,11 @@ class Group:
         self._epoll.register(self._channels.news, select.EPOLLIN)
         self._epoll.register(self._end, select.EPOLLIN)
 
-    def procs_fds(self) -> tuple[int, ...]:
+    def procs_fds(self, *, alone: bool = False) -> tuple[int, ...]:  # noqa: ARG002  (there is no group)
         return (self._channels.door.fileno(),)
+
+    def birthplace(self) -> int:
+        return -1
 
     def shut(self) -> None:
         """The door stays: one descriptor of a job that has no other file open costs nothing, and its end would wake the sampler for ever."""
