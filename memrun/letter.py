@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from memrun.identity import Identity
     from memrun.options import Spec
     from memrun.record import Record
 
@@ -29,11 +30,13 @@ COERCED = {"C.UTF-8", "C.utf8", "UTF-8"}
 class Letter:
     """Of one run. `pipe`: what the job writes, to be read without waiting."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, who: Identity | None) -> None:
         self.spec = spec
         self.ring, self.curve = Ring(), Curve()
         self.pipe, self._theirs = os.pipe()
         os.set_blocking(self.pipe, False)
+        if who is not None:
+            os.fchown(self._theirs, who.uid, who.gid)  # else the job could not open its own /dev/stdout
         spec.streams = (0, self._theirs, self._theirs)
 
     def note(self, text: str) -> None:

@@ -49,13 +49,13 @@ class Teller:
             from memrun import report
 
             report.check_writable(spec.report, who)
-        self.letter = self._begin_letter()
+        self.letter = self._begin_letter(who)
         if spec.log_target:
             from memrun.ownlog import Log
 
             self.log = Log(spec.log_target, who)
 
-    def _begin_letter(self) -> Letter | None:
+    def _begin_letter(self, who: Identity | None) -> Letter | None:
         if not self.spec.mail_style:
             return None
         for key in ("quiet", "stdout", "stderr"):
@@ -63,7 +63,7 @@ class Teller:
                 raise UsageError(f"--{key} and --mail-style contradict each other")
         from memrun.letter import Letter
 
-        return Letter(self.spec)
+        return Letter(self.spec, who)
 
     def say(self, text: str) -> None:
         """One line about what happens."""

@@ -71,6 +71,14 @@ def test_what_is_written_more_than_a_pipeful_goes_to_disk(tmp_path):
     assert "\n\nits output:\nno end?\n\nmemory, up to " in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_another_user_can_open_his_own_output():
+    done = bare(
+        "--mail-style", "--user", "nobody", "--working-dir", "/", "--", "sh", "-c", "echo here > /dev/stdout; id -un; exit 3"
+    )
+    assert "its output:\nhere\nnobody\n" in done.stderr, done.stderr
+
+
 def test_who_holds_the_pipe_open_is_not_waited_for():
     done = bare("--mail-style", "--", "sh", "-c", "echo here; sleep 1000 & exit 3")
     assert done.returncode == 3

@@ -91,3 +91,9 @@ def test_a_command_is_a_list_of_words(command):
 
 def test_paths_and_bytes_are_words():
     assert spec((Path("/bin/true"), b"\xff")).command == ["/bin/true", "\udcff"]
+
+
+@pytest.mark.parametrize("key", ["lock", "lock_wait", "jitter", "log_target", "mail_style", "mail_lines"])
+def test_what_is_for_the_command_line_only(key):
+    with pytest.raises(UsageError, match=f"{key} is for the command line only"):
+        spec(["true"], **{key: "x"})

@@ -124,7 +124,7 @@ ROOMS = {
     "ring": "errors",
     "notify": "",
     "curve": "",
-    "letter": "curve ring units ~output ~report ?options ?record",
+    "letter": "curve ring units ~output ~report ?identity ?options ?record",
     "telling": "errors job notify signals units ~letter ?letter ~identity ~ownlog ~report ?identity ?options ?ownlog ?record",
     "company": "control desk errors events guard output supervisor watch ?job ?letter ?record ?telling",
     "adoption": "cgroup errors kin signals ~cgroup.sampled ?cgroup.sampled ?options",
