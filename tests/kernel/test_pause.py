@@ -183,6 +183,17 @@ def test_read_gets_all_its_bytes_after_a_raise(held, hog):
     assert job.end()[0] == f"read {60 << 20}\n"
 
 
+@pytest.mark.parametrize("way", ["mlock 60", "populate 60"])
+def test_one_raise_is_enough_after_a_call_that_failed_at_the_limit(held, hog, way):
+    """One call charged all there was, and failed or came back short: that was at the old limit, and is no reason to hold it at the new one."""
+    job = held("--limit", "20M", "--on-oom", "pause", "--", hog, *way.split())
+    job.until("PAUSED")
+    assert "-> 80M" in job.say("raise", "x4").stdout
+    out, err, _ = job.end()
+    assert out in {"populated\n", "locked\n"} or out.startswith("mlock: ")
+    assert err.count("paused: ") == 1
+
+
 def test_patience_ends(judged, hog):
     done, record = judged("--limit", "20M", "--on-oom", "pause", "--patience", "300ms", "--", hog, "touch", "60")
     assert (record["result"], done.returncode) == ("patience", 137)
