@@ -4,8 +4,8 @@ memrun starts for itself.
 The process that was started, which the shell knows, is the outer one: a "subreaper", so that whatever in the job loses its parent becomes its
 child, daemons too. Its only other child is the inner one, which is memrun as ever. If that is killed, all of the job comes to the outer
 one, which kills until nobody is left. If the outer one is killed, the sampler (cgroup/sampler.py) hears of it and kills all that it knows,
-and the inner one is asked to stop (PR_SET_PDEATHSIG): what escapes then is only what was born, and orphaned, since the latest
-look. If all three are killed in the same moment, the job goes on.
+with whom it finds by the variable that the job's environment has, and the inner one is asked to stop (PR_SET_PDEATHSIG): what escapes
+then is only who was orphaned since the latest look *and* has another environment. If all three are killed in the same moment, the job goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from memrun.options import Spec
 
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+MARK = "MEMRUN_ADOPTED"  # in the job's environment
 AGAIN, ROUNDS = 0.005, 2000  # seconds between rounds of killing; who has become another user's outlasts any number of them
 
 
@@ -62,8 +63,9 @@ def host(spec: Spec, say: Callable[[str], None]) -> sampled.Host:
     assert adopted is not None
     if spec.pressure:
         raise errors.LimitError(f"--pressure takes a memory group: {adopted.why}", sampled.REMEDY)
+    os.environ[MARK] = mark = f"{adopted.outer}.{os.urandom(4).hex()}"  # for the job, and whatever it starts
     say(f"{spec.name}: best effort: {adopted.why}; its memory is only looked at, and may pass the limit for a moment")
-    return sampled.Host(adopted.outer, adopted.lifeline)
+    return sampled.Host(adopted.outer, adopted.lifeline, f"{MARK}={mark}")
 
 
 def _missing() -> errors.NoCgroupError | None:

@@ -15,7 +15,7 @@ FIELDS = (
     "frozen",  # nobody is to run
     "held",  # frozen because of the limit
     "holds", "kills", "own",  # how often
-    "usage", "peak", "live", "at",  # as of the last look, and when that was: nanoseconds, monotonic
+    "usage", "peak", "live",  # as of the last look
     "big_pid", "big_size",  # the largest process at the last limit event
 )  # fmt: skip
 ROOTS = 64  # processes that were started in it

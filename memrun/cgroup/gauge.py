@@ -103,12 +103,12 @@ class Lines:
 
 
 class Beat:
-    """A job whose memory is looked at: rings after each look. The descriptor is the group's."""
+    """A job whose memory is looked at: rings after each look. A descriptor of our own: the group may be closed before its listener is."""
 
     __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self.fd = os.dup(fd)
 
     def take(self) -> int:
         try:
@@ -121,7 +121,9 @@ class Beat:
         return 0
 
     def close(self) -> None:
-        """It is not ours."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Psi:

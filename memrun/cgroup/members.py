@@ -24,10 +24,10 @@ LOADAVG = "/proc/loadavg"  # its last field is the latest pid: the same one agai
 class Members:
     """One process's view of them. `adopter`: whose orphans are the job's (0: nobody's); `keeper`: its one child that is not."""
 
-    __slots__ = ("_board", "_latest", "adopter", "keeper", "known")
+    __slots__ = ("_board", "_latest", "_mark", "adopter", "keeper", "known")
 
-    def __init__(self, board: Board, adopter: int = 0, keeper: int = 0) -> None:
-        self._board = board
+    def __init__(self, board: Board, adopter: int = 0, keeper: int = 0, mark: str = "") -> None:
+        self._board, self._mark = board, mark
         self.adopter, self.keeper = adopter, keeper
         self.known: dict[int, int] = {}  # pid -> when it was born
         self._latest = b""
@@ -55,6 +55,13 @@ class Members:
                 queue += below.get(pid, [])
         self.known = {pid: born for pid, born in found.items() if not table[pid].ended}
         return list(self.known)
+
+    def find_strays(self) -> None:
+        """Who was orphaned since the latest look, and has come to nobody of ours: known by a variable that only the job's have."""
+        since = min(self._board.roots().values(), default=0)
+        for one in kin.look().values() if self._mark and since else ():
+            if one.born >= since and f"\0{self._mark}\0" in f"\0{kin.slurp(one.pid, 'environ')}":
+                self.known[one.pid] = one.born
 
     def _anybody_new(self) -> bool:
         with open(LOADAVG, "rb", buffering=0) as f:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PAGE = os.sysconf("SC_PAGESIZE")
 ADMITTED_WITHIN = 10.0  # seconds: a sampler that takes longer for that is none
-FRESH = 10_000_000  # nanoseconds
 REMEDY = "--best-effort has none; memrun doctor says how to get one"
 
 
@@ -37,9 +36,10 @@ class Host:
 
     version = "sampled"
 
-    def __init__(self, adopter: int = 0, lifeline: int = -1) -> None:
+    def __init__(self, adopter: int = 0, lifeline: int = -1, mark: str = "") -> None:
+        """`mark`: a variable in the environment of all that is started, by which strays are known."""
         self.way = "no memory group: it is watched"
-        self.adopter, self.lifeline = adopter, lifeline
+        self.adopter, self.lifeline, self.mark = adopter, lifeline, mark
         self.groups: dict[str, Group] = {}
 
     def places(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class Group:
         board = self._board
         board["limit"] = NONE if self.limit is None else self.limit
         board["hold"], board["together"] = int(wish.hold), int(wish.oom_group)
-        self._members = Members(board, host.adopter, os.getpid())
+        self._members = Members(board, host.adopter, os.getpid(), host.mark)
         self._channels = Channels(fd for fd in (theirs, host.lifeline) if fd >= 0)
         self._told = 0
         try:
@@ -120,10 +120,8 @@ class Group:
         os.eventfd_write(self._channels.bell, 1)
 
     def usage(self) -> int:
-        """What the sampler has just seen, or a look of our own."""
-        if self._board["at"] > time.monotonic_ns() - FRESH:
-            return self._board["usage"]
-        usage = sum(self._members.memory(self.pids()).values())
+        self._settle()
+        usage = sum(self._members.memory(self._members.look(thrifty=True)).values())
         self._board["peak"] = max(self._board["peak"], usage)
         return usage
 
@@ -215,6 +213,8 @@ class Group:
 
     def _settle(self) -> None:
         """Who has entered is known to the sampler, or will be within a moment."""
+        if self._end < 0:
+            raise GroupError("look at", self.path, errno.EBADF)
         deadline = time.monotonic() + ADMITTED_WITHIN
         poll = select.poll()
         poll.register(self._channels.counter.fileno(), select.POLLIN)

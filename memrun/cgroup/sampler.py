@@ -145,7 +145,6 @@ class Sampler:
         usage, allowed = sum(sizes.values()), board.allowed
         board["usage"] = usage
         board["peak"] = max(board["peak"], usage)
-        board["at"] = time.monotonic_ns()
         if board["frozen"]:
             self.stop(turn)
         elif allowed is not None and usage > allowed and turn == board["turn"]:
@@ -184,6 +183,7 @@ class Sampler:
         """memrun is dead: nobody is left, as far as they are known."""
         self.admit()
         for _ in range(LAST):
+            self.members.find_strays()
             if not self.members.kill():
                 return
             time.sleep(SHORTEST)
