@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -70,3 +71,25 @@ def test_a_file(memrun, tmp_path):
     assert "]: sh: exit-code: exited with status 3 after " in log.read_text()
     done = memrun("--log-target", f"{log}/x", "--", "true")
     assert (done.returncode, done.stderr.startswith(f"memrun: cannot write the log {log}/x")) == (125, True)
+
+
+JOURNALD = "/lib/systemd/systemd-journald"
+THERE = """mount -t tmpfs none /run && mkdir -p /run/systemd/journal /run/log/journal || exit 1
+"$0" > /dev/null 2>&1 & journald=$!
+trap 'kill $journald; wait $journald' EXIT
+until [ -S /run/systemd/journal/socket ]; do kill -0 $journald || exit 1; sleep 0.02; done
+"$1" -m memrun --log-target journal --name real --limit 20M -- "$2" touch 60
+"$1" -c 'from memrun.ownlog import Log; Log("journal").say("longlong " * 40000, 5, {"MEMRUN_NAME": "large"})'
+journalctl --sync
+journalctl -o json MEMRUN_NAME=real MEMRUN_RESULT=oom-kill
+journalctl -a -o cat MEMRUN_NAME=large"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(JOURNALD), reason="wants root, and systemd-journald")
+def test_journald_itself(run, hog):
+    """Also what is too large for a datagram, and goes as a sealed file."""
+    done = run("unshare", "-m", "sh", "-c", THERE, JOURNALD, sys.executable, hog)
+    entry, large, *_ = done.stdout.split("\n")
+    entry = json.loads(entry)
+    assert (entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["MEMRUN_LIMIT"]) == ("memrun", "3", str(20 << 20)), done.stderr
+    assert large == "longlong " * 40000
