@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import events
-from memrun.berth import clear, pump, raised, unstarted
+from memrun.berth import pump, raised, unstarted
 from memrun.claims import Claims
 from memrun.entries import Entry
 from memrun.errors import CrowdedError, MemrunError, refused
@@ -34,7 +34,7 @@ from memrun.needs import hopeless, met
 from memrun.supervisor import Run, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from memrun.berth import Berths
     from memrun.job import Attempt, Site
@@ -64,6 +64,7 @@ class Scheduler:
         self._waiting: dict[str, Entry] = {}  # for others
         self._look = True  # somebody's needs may have been met
         self._unsynced = False
+        self._unasked = False  # what runs is killed without having been asked to stop
         self._failure = ""  # the first job that has failed
         self._total = self._open = 0  # jobs that are no services: all, and those that are not done
         for job in batch.jobs:
@@ -229,7 +230,7 @@ class Scheduler:
         self._arrived(entry, attempt)
 
     def _failed(self, entry: Entry, error: MemrunError) -> None:
-        clear(entry)
+        self.berths.clear(entry)
         first = not self.claims.crowded
         if isinstance(error, CrowdedError) and not (self.ending or entry.stopped or entry.done) and self.claims.crowd(entry):
             if entry.run is None:
@@ -251,7 +252,7 @@ class Scheduler:
         run = entry.run
         if run is not None and run.record is not None:  # it was stopped meanwhile, and is over
             attempt.abandon()
-            clear(entry)
+            self.berths.clear(entry)
             entry.reserved = None
             return
         pump(entry, self._nursery)
@@ -280,7 +281,7 @@ class Scheduler:
             self._done(entry, unstarted(entry, e))
             return
         finally:
-            clear(entry)
+            self.berths.clear(entry)
             run.over.set()
         interrupted = bool(self.ending) and record.result == "stopped"
         self._done(
@@ -319,7 +320,7 @@ class Scheduler:
                 entry.since = trio.current_time()
                 self.ledger.note(entry.name, entry.launches, "launched")
             case events.Settled(_, result):
-                clear(entry)
+                self.berths.clear(entry)
                 self.ledger.note(entry.name, entry.launches, "settled", result)
             case events.Reached() | events.RaiseAsked() | events.PauseAsked() | events.ResumeAsked() | events.Granted():
                 entry.since = trio.current_time()
@@ -351,7 +352,11 @@ class Scheduler:
     def finished(self, run: Run) -> None:
         """Success is written down with the exit that told of it: in one commit, or neither."""
         entry, record = self._launched[run], run.record
-        if record is not None and record.result == "success":
+        if record is None:
+            return
+        if self._unasked and record.result == "stopped" and record.exit_code == 0:
+            record.result = "success"  # nobody has asked it to end: it did so before the kill came
+        if record.result == "success":
             self.ledger.ended(entry.name, record.result, entry.why, record.as_dict())
 
     def allow(self, run: Run, limit: int | None) -> None:
@@ -378,18 +383,17 @@ class Scheduler:
         entry.stopped = self._look = True
         if entry.run is not None and not entry.done:
             at = trio.current_time()
+            entry.run.catch_up()
             entry.run.command(events.KillAsked(at) if now else events.StopAsked(at))
         self.change()
 
-    def stop(self) -> None:
-        """Nothing is started any more, and what runs is asked to stop; said again, it is killed."""
-        self.ending = "killing" if self.ending else "stopping"
+    def stop(self, *, now: bool = False) -> None:
+        """Nothing is started any more, and what runs is asked to stop; said again, or `now`, it is killed."""
+        self._unasked = now and not self.ending
+        self.ending = "killing" if self.ending or now else "stopping"
         if self.ending == "killing" and self._hooks is not None:
             self._hooks.cut()
         self._look = True
-        for entry in self._living():
+        for entry in [entry for entry in self._launched.values() if not entry.done]:
             self.stop_one(entry, now=self.ending == "killing")
         self.change()
-
-    def _living(self) -> Iterable[Entry]:
-        return [entry for entry in self._launched.values() if not entry.done]

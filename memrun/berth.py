@@ -73,6 +73,18 @@ class Berths:
         attempt.arrive()
         return attempt
 
+    def clear(self, entry: Entry) -> None:
+        """Its group is empty: what it has written is taken, and whoever else holds its pipes is not waited for. What could not be written
+        to its log by now never will be, and is told here."""
+        for scope in entry.pumps:
+            scope.cancel()
+        sinks, entry.sinks, entry.pumps = entry.sinks, [], []
+        for sink in sinks:
+            sink.drain()
+            missing = sink.close()
+            if missing:
+                self._write(f"memrun: {entry.name}: {missing}".encode())
+
     def _sinks(self, entry: Entry, number: int, limit: int | None) -> tuple[dict[int, output.Sink], list[str]]:
         """For stdout (1) and stderr (2), where they are not memrun's own; and the files that they go to."""
         to, words = entry.job.output, _words(number, limit)
@@ -95,7 +107,7 @@ class Berths:
 
 
 def pump(entry: Entry, nursery: trio.Nursery) -> None:
-    """Copy what the attempt writes, until `clear`."""
+    """Copy what the attempt writes, until `Berths.clear`."""
     for sink in entry.sinks:
         scope = trio.CancelScope()
         entry.pumps.append(scope)
@@ -106,16 +118,6 @@ async def _copy(sink: output.Sink, scope: trio.CancelScope) -> None:
     with scope:
         if not scope.cancel_called:  # and closed
             await sink.pump()
-
-
-def clear(entry: Entry) -> None:
-    """Its group is empty: what it has written is taken, and whoever else holds its pipes is not waited for."""
-    for scope in entry.pumps:
-        scope.cancel()
-    sinks, entry.sinks, entry.pumps = entry.sinks, [], []
-    for sink in sinks:
-        sink.drain()
-        sink.close()
 
 
 def _words(number: int, limit: int | None) -> dict[str, str]:

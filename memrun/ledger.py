@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SCHEMA = 1
+RETRY = 1.0  # seconds until what could not be written is tried again
+KEPT = 100_000  # statements that are kept for that
+ROOM = 64 << 10  # bytes that it takes to begin
 CLEANING = 15.0  # seconds that the hand of a memrun which was killed may take to clean up
 TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
@@ -56,13 +59,15 @@ class Known:
 
 
 class Ledger:
-    """The database, locked. Where it cannot be written to any more (disk full), the run goes on and `remark` is told, once."""
+    """The database, locked. Where it cannot be written to any more (disk full), the run goes on, `remark` is told, once, and what there
+    is to be written is kept until it can be."""
 
     def __init__(self, path: str, lock: int, pid: int) -> None:
         self.path, self.lock = path, lock
         self.remark: Callable[[str], None] = _on_stderr
         self._pid = pid
-        self._broken = False
+        self._pending: list[tuple[str, tuple[object, ...]]] = []  # statements since the last commit
+        self._broken, self._again = False, 0.0
         self._base = sqlite3.connect(path, isolation_level=None)
         try:
             self._prepare()
@@ -71,31 +76,30 @@ class Ledger:
             raise
 
     def _prepare(self) -> None:
+        self._check_schema()
         self._base.execute("PRAGMA journal_mode=WAL")
         self._base.execute("PRAGMA synchronous=NORMAL")
+        self._base.execute(f"PRAGMA user_version={SCHEMA}")  # first: what has tables and no version is not ours
         self._base.executescript(TABLES)
-        self._settle_schema()
+        self.known()  # what cannot be read is said before anything is started
         self._about("pid", str(self._pid))
         self.commit()
 
-    def _settle_schema(self) -> None:
+    def _check_schema(self) -> None:
+        """Before anything is written into what may be somebody else's."""
         found = self._base.execute("PRAGMA user_version").fetchone()[0]
         if found > SCHEMA:
             raise MemrunError(
-                f"{self.path} was written by a newer memrun (schema {found})", "Use that one, or --fresh after removing it"
+                f"{self.path} was written by a newer memrun (schema {found})", "Use that one, or move the file away to begin anew"
             )
-        self._base.execute(f"PRAGMA user_version={SCHEMA}")
+        if not found and self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise sqlite3.DatabaseError("it is a database of something else")
 
     def _about(self, key: str, value: str) -> None:
         self._write("INSERT OR REPLACE INTO about VALUES (?, ?)", key, value)
 
     def _write(self, words: str, *values: object) -> None:
-        try:
-            if not self._base.in_transaction:
-                self._base.execute("BEGIN")
-            self._base.execute(words, values)
-        except sqlite3.Error as e:
-            self._complain(e)
+        self._pending.append((words, values))
 
     def known(self) -> dict[str, Known]:
         """All jobs that were ever run from this file."""
@@ -104,6 +108,7 @@ class Ledger:
     def forget(self) -> None:
         """--fresh: nothing was ever run. Attempts are counted on, so that the logs of earlier ones are kept."""
         self._write("UPDATE jobs SET state = 'open', result = '', why = '', next_limit = NULL, record = NULL")
+        self.commit()
 
     def note(self, job: str, attempt: int, event: str, detail: str = "") -> None:
         """One transition."""
@@ -137,11 +142,17 @@ class Ledger:
         )  # fmt: skip
 
     def commit(self, *, durably: bool = False) -> None:
-        """What was written is in the kernel's hands when this returns; `durably`: on the disk."""
+        """What was written is in the kernel's hands when this returns; `durably`: on the disk. What could not be is kept, and tried
+        again, though not at every commit."""
+        if self._broken and time.monotonic() < self._again:
+            return
         try:
-            if self._base.in_transaction:
+            if self._pending:
+                self._base.execute("BEGIN")
+                for words, values in self._pending:
+                    self._base.execute(words, values)
                 self._base.execute("COMMIT")
-                self._broken = False
+                self._pending, self._broken = [], False
             if durably and not self._broken:
                 self._base.execute("PRAGMA synchronous=FULL")
                 self._base.execute("INSERT OR REPLACE INTO about VALUES ('synced', ?)", (time.time(),))
@@ -152,10 +163,14 @@ class Ledger:
     def _complain(self, e: sqlite3.Error) -> None:
         if not self._broken:
             self.remark(f"cannot record what happens in {self.path}: {e}; jobs that end now may be run again by the next up")
-        self._broken = True
+        self._broken, self._again = True, time.monotonic() + RETRY
+        del self._pending[KEPT:]
+        if self._base.in_transaction:
+            self._base.execute("ROLLBACK")
 
     def close(self) -> None:
         """Let go; the database is one file again."""
+        self._again = 0.0
         self.commit(durably=True)
         try:
             self._base.close()
@@ -183,7 +198,7 @@ def peek(job_file: str) -> dict[str, Known]:
         return {}
     try:
         return _known(base)
-    except sqlite3.Error:
+    except (sqlite3.Error, ValueError):
         return {}
     finally:
         base.close()
@@ -232,12 +247,18 @@ def take(job_file: str, pid: int) -> Ledger:
     try:
         _lock(job_file, path, lock)
         return Ledger(path, lock, pid)
-    except (sqlite3.Error, MemrunError) as e:
+    except (sqlite3.Error, MemrunError, ValueError) as e:
         os.close(lock)
         if isinstance(e, MemrunError):
             raise
-        remedy = "Make room there" if "is full" in str(e) else "Move it away to begin anew"
-        raise MemrunError(f"{path} is no state that memrun can use: {e}", remedy) from None
+        if _is_full(path):
+            raise MemrunError(f"cannot keep the state of {job_file}: the disk of {path} is full", "Make room there") from None
+        raise MemrunError(f"{path} is no state that memrun can use: {e}", "Move it away to begin anew") from None
+
+
+def _is_full(path: str) -> bool:
+    found = os.statvfs(os.path.dirname(path))
+    return found.f_bavail * found.f_frsize < ROOM
 
 
 def _lock(job_file: str, path: str, lock: int) -> None:

@@ -87,11 +87,12 @@ class Rotated:
             self._unsaid += len(left)
             self._why = (e.strerror if isinstance(e, OSError) else "") or str(e)
 
-    def close(self) -> None:
-        """Say what is missing, if that can be said by now."""
+    def close(self) -> str:
+        """Say what is missing: in the file, if that can be by now, else by what is returned."""
         if self._unsaid:
             self.take(b"")
         self._shut()
+        return f"{self._unsaid} bytes of output are missing in {self.path}: {self._why}" if self._unsaid else ""
 
     def _write(self, data: bytes) -> int:
         """How many bytes of it were written; 0: a new file has been begun."""

@@ -45,7 +45,7 @@ class Target(Protocol):
     """Takes what a job writes. Never raises, never waits."""
 
     def take(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> str: ...
 
 
 class Sink:
@@ -95,15 +95,17 @@ class Sink:
             except BlockingIOError:
                 return
 
-    def close(self) -> None:
-        """After the pump has ended, and the last `drain`."""
+    def close(self) -> str:
+        """After the pump has ended, and the last `drain`. What is missing of it; '' if nothing is."""
+        missing = ""
         self.handed()
         if self._read >= 0:
             os.close(self._read)
             self._read = -1
         if self.target is not None:
-            self.target.close()
+            missing = self.target.close()
             self.target = None
+        return missing
 
     def _copy(self, most: int) -> bool:
         """Whether there can be more."""
@@ -164,10 +166,11 @@ class Prefixer:
         self._rest = rest
         self._show(lines)
 
-    def close(self) -> None:
+    def close(self) -> str:
         """The last line may have no end."""
         rest, self._rest = self._rest, b""
         self._show([rest] if rest else [])
+        return ""
 
     def _show(self, lines: list[bytes]) -> None:
         if not lines:

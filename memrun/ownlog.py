@@ -37,7 +37,7 @@ class Log:
 
     def __init__(self, target: str, who: Identity | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """`target`: journal, syslog, stderr or a file's name; of a file MemrunError where it cannot be opened. `who`: whose it is to be."""
-        self._close: Callable[[], None] = lambda: None
+        self._close: Callable[[], object] = lambda: None
         self._clock, self._tokens, self._at = clock, float(BURST), clock()
         self._missing = 0
         self._apologized = False

@@ -21,7 +21,7 @@ def progress(scheduler: Scheduler, began: float) -> Progress:
     return Progress(
         total=len(batch),
         succeeded=sum(outcome.ok for outcome in ended),
-        failed=sum(not outcome.ok and outcome.result != "skipped" for outcome in ended),
+        failed=sum(not outcome.ok and outcome.result not in {"skipped", "stopped"} for outcome in ended),
         skipped=sum(outcome.result == "skipped" for outcome in ended),
         waiting=sum(entry.waiting for entry in batch),
         budget=scheduler.claims.budget,

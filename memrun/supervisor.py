@@ -11,7 +11,7 @@ import os
 import random
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from memrun.job import Site, Stay
     from memrun.options import Spec
     from memrun.record import Record
+    from memrun.usher import Usher
 
 MAILBOX = math.inf  # events are few and small, and a watcher must never wait for the hand
 RAISES = 1000  # of an attempt that are recorded: the first and the latest ones
@@ -60,25 +61,6 @@ def rule_of(spec: Spec, site: Site) -> policy.Rule:
 
 def _action(action: marks.Action, about: str) -> policy.Action:
     return policy.Action(action.do, str(action.signal or action.command), f"{about}: {action}")
-
-
-class Usher(Protocol):
-    """Who shares out memory among the runs of a batch. Each is told, and answers with events or `enter` when it can."""
-
-    def launch(self, run: Run, limit: int | None) -> None:
-        """It wants another attempt, with this limit."""
-
-    def ask(self, run: Run, limit: int) -> None:
-        """It is held at its limit, and wants this one: Granted or Denied."""
-
-    def allow(self, run: Run, limit: int | None) -> None:
-        """A person wants to give it this limit: RefusedError where it is not to be had."""
-
-    def may_lend(self, run: Run) -> bool:
-        """Whether it may have a little more than its limit for a moment."""
-
-    def finished(self, run: Run) -> None:
-        """It has its record: to be written down in the same breath, whatever happens next."""
 
 
 class Run:
@@ -121,6 +103,11 @@ class Run:
         """One event from outside, acted upon before this returns."""
         self.step(event)
         self._wake()
+
+    def catch_up(self) -> None:
+        """Whether it has ended by itself, before it is ended: what it has done then counts."""
+        if self.alive and not self.state.gone and (status := self.attempt.child.reap()) is not None:
+            self.command(events.Exited(trio.current_time(), ok=status == 0, left=bool(self.attempt.group.pids())))
 
     def _wake(self) -> None:
         """The hand looks at its alarm, and whether it is over, again."""

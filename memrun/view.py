@@ -202,11 +202,15 @@ def ended(outcome: Outcome, done: int, total: int) -> str:
     return f"{sentence(outcome)} [{done} of {total}]"
 
 
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
 def stopping(progress: Progress) -> str:
     """What the plain view says of the first and the second Ctrl-C (or SIGTERM); '' before that."""
     alive = sum(row.state not in {"WAITING", "BACKOFF", "EXITED", "FATAL"} for row in progress.rows)
     if progress.ending == "killing":
-        return f"killing what is left ({alive} jobs)"
+        return f"killing what is left ({_jobs(alive)})"
     if progress.ending:
-        return f"stopping: nothing new is started, {alive} jobs are asked to end; a second Ctrl-C kills them"
+        return f"stopping: nothing new is started, {_jobs(alive)} asked to end; a second Ctrl-C kills them"
     return ""

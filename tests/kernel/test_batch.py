@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ MEMRUN = [sys.executable, "-m", "memrun"]
 JOBS = int(os.environ.get("MEMRUN_TEST_JOBS", "40"))  # 300 in a long run
 KILLS = int(os.environ.get("MEMRUN_TEST_KILLS", "6"))  # 50 in a long run
 MIB = 1 << 20
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class File:
@@ -394,3 +397,143 @@ command = ["{hog}", "touch", "60"]
     first = [attempt for record in records.values() for attempt in record["attempts"] if attempt["result"] != "success"]
     assert len(first) == 1
     assert "wait for each other" in first[0]["why"]
+
+
+@pytest.mark.parametrize(("name", "jobs"), [("nightly", 7), ("matrix-pause", 8), ("service", 5)])
+def test_the_examples_run(name, jobs, tmp_path):
+    shutil.copy(EXAMPLES / f"{name}.toml", tmp_path)
+    subprocess.run(["cc", "-O2", "-o", str(tmp_path / "mem-allocate"), str(EXAMPLES / "mem-allocate.c")], check=True)
+    words = [*MEMRUN, "up", str(tmp_path / f"{name}.toml"), "--report", str(tmp_path / "report.json")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    records = json.loads((tmp_path / "report.json").read_text())["jobs"]
+    assert len(records) == jobs
+    assert {record["result"] for record in records if record["name"] != "leaky"} == {"success"}
+
+
+def _child_of(pid):
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def test_a_job_that_has_exited_when_memrun_is_killed_has_done_its_work(file):
+    """Nobody has reaped it yet, and the kill is what the supervisor hears first."""
+    file.write(
+        '[jobs.a]\ncommand = "echo a >> ran; read x < gate"\nlimit = "20M"\n[jobs.b]\ncommand = "sleep 100"\nlimit = "20M"\n'
+    )
+    os.mkfifo(file.folder / "gate")
+    process = file.start()
+    ended = os.pidfd_open(file.until("a", "RUNNING")["pid"])
+    file.until("b", "RUNNING")
+    supervisor = _child_of(process.pid)
+    os.kill(supervisor, signal.SIGSTOP)
+    with open(file.folder / "gate", "w") as gate:
+        gate.write("go\n")
+    select.select([ended], [], [], 30)
+    os.close(ended)
+    process.kill()
+    process.wait()
+    os.kill(supervisor, signal.SIGCONT)
+    process.communicate()
+    said = file.up("--dry-run").stdout
+    deadline = time.monotonic() + 20
+    while "a: is done (success)" not in said and time.monotonic() < deadline:
+        said = file.up("--dry-run").stdout
+    assert "a: is done (success)" in said
+    assert "b: runs again" in said
+
+
+def test_services_are_there_again_for_what_is_new(file):
+    file.write("""
+[defaults]
+limit = "20M"
+stop_timeout = "100ms"
+[jobs.db]
+command = "echo db >> ran; sleep 1000"
+restart = "always"
+[jobs.one]
+command = "echo one >> ran"
+depends_on = { db = "started" }
+""")
+    assert file.up().returncode == 0
+    assert file.up().returncode == 0  # nothing to do: not even for the service
+    file.write(file.path.read_text() + "[jobs.two]\ncommand = 'grep -c db ran > count'\ndepends_on = { db = 'started' }\n")
+    assert file.up().returncode == 0
+    assert sorted((file.folder / "ran").read_text().split()) == ["db", "db", "one"]
+
+
+def test_hup_takes_the_budget_and_what_was_removed_and_leaves_alone_what_only_waits_for_others(file):
+    def written(memory, more, needs):
+        head = f'[batch]\nmemory = "{memory}"\n[defaults]\nlimit = "20M"\nstop_timeout = "100ms"\n'
+        one = f"[jobs.one]\ncommand = 'echo one >> ran; sleep 1000'\n{needs}\n[jobs.two]\ncommand = 'true'\n"
+        return head + one + ("[jobs.three]\ncommand = 'echo three >> ran; sleep 1000'\n" if more else "")
+
+    process = file.write(written("60M", more=True, needs="")).start()
+    pid = file.until("one", "RUNNING")["pid"]
+    first = file.until("three", "RUNNING")["pid"]
+    file.write(written("30M", more=False, needs="depends_on = ['two']"))
+    process.send_signal(signal.SIGHUP)
+    file.until("three", "EXITED")
+    file.write(written("30M", more=True, needs="depends_on = ['two']"))
+    process.send_signal(signal.SIGHUP)
+    file.until("three", "WAITING")  # there is no room any more
+    file.write(written("60M", more=True, needs=""))
+    process.send_signal(signal.SIGHUP)
+    assert file.until("three", "RUNNING")["pid"] != first
+    assert file.until("one", "RUNNING")["pid"] == pid
+    shown = file.say("ps").stdout
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert "memory is 30M" in err
+    assert "two" not in [line.split()[0] for line in shown.splitlines()]
+    assert "have ended: memrun ps --all" in shown
+    assert sorted((file.folder / "ran").read_text().split()) == ["one", "three", "three"]
+
+
+def test_jobs_have_the_limit_on_open_files_that_memrun_was_given(file):
+    file.write('[jobs.a]\ncommand = "ulimit -Sn > given; ulimit -Hn >> given"\nlimit = "20M"\n')
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -Sn 256; ulimit -Hn 512; exec "$@"', "sh", *MEMRUN, "up", str(file.path)],
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (file.folder / "given").read_text().split() == ["256", "512"]
+
+
+def test_a_full_disk_loses_no_record_once_there_is_room_again(file):
+    """What could not be written is kept, and written at the end."""
+    full = file.folder / "full"
+    full.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(full)], capture_output=True).returncode
+    ):
+        pytest.skip("cannot mount a small file system")
+    try:
+        small = File(full)
+        small.write("""
+[batch]
+parallel = 1
+[defaults]
+limit = "20M"
+[jobs.fill]
+command = "dd if=/dev/zero of=x bs=1k 2> /dev/null; true"
+[jobs.work]
+command = "true"
+array = "1-3"
+depends_on = ["fill"]
+[jobs.lost]
+command = "echo nobody reads this"
+log = "log"
+depends_on = ["work"]
+[jobs.free]
+command = "rm x"
+depends_on = ["lost"]
+""")
+        done = small.up()
+        assert done.returncode == 0, done.stderr
+        assert "cannot record what happens" in done.stderr
+        assert "bytes of output are missing" in done.stderr
+        assert "0 of 6 jobs would be run" in small.up("--dry-run").stdout
+    finally:
+        subprocess.run(["umount", str(full)], check=True)

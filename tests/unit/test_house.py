@@ -101,7 +101,8 @@ ROOMS = {
     "outlet": "",
     "frame": "cells units ?jobs",
     "view": "cells outlet units ~frame ~summary ?jobs",
-    "supervisor": "errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options",
+    "usher": "?supervisor",
+    "supervisor": "errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options ?usher",
     # floor 4: batches
     "entries": "states ?jobs ?output ?supervisor",
     "berth": "identity job jobs output record templates units ?entries ?errors ?options",
@@ -140,7 +141,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events ledger policy states gauges jobs plan",
-    "typing": "api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up control desk frame gauges hooks jobs machine output plan policy reread summary view watch supervisor top",
+    "typing": "api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up usher control desk frame gauges hooks jobs machine output plan policy reread summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",

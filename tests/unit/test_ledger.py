@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,34 @@ def test_what_somebody_else_put_there_is_not_believed(file, tmp_path, monkeypatc
     assert ledger.place(file).startswith(str(tmp_path / "state/jobs.toml-"))
     os.chown(file, 4201, 4201)
     assert ledger.place(file) == str(beside)
+
+
+@pytest.mark.parametrize("words", ["CREATE TABLE jobs (id INT)", "CREATE TABLE photos (name TEXT)"])
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(file, words):
+    path = ledger.place(file)
+    base = sqlite3.connect(path)
+    base.execute(words)
+    base.commit()
+    base.close()
+    before = Path(path).read_bytes()
+    with pytest.raises(MemrunError, match="something else"):
+        take(file)
+    assert Path(path).read_bytes() == before
+
+
+def test_a_record_that_cannot_be_read_is_said_before_anything_starts(file):
+    take(file).close()
+    base = sqlite3.connect(ledger.place(file))
+    base.execute("INSERT INTO jobs VALUES ('a', 'd', 'ended', 'success', '', 1, NULL, '{')")
+    base.commit()
+    base.close()
+    with pytest.raises(MemrunError, match="Move it away"):
+        take(file)
+    assert ledger.peek(file) == {}
+
+
+def test_no_room_beside_the_file_is_called_that(file, monkeypatch):
+    monkeypatch.setattr(ledger, "ROOM", 1 << 60)
+    Path(ledger.place(file)).write_bytes(b"no database")
+    with pytest.raises(MemrunError, match="is full"):
+        take(file)

@@ -308,8 +308,8 @@ def test_sentences_of_the_plain_view():
     assert view.started(Row("a", "RUNNING", None, 1, 2, 0.0)) == "a: started with infinity, attempt 2"
     assert view.ended(Outcome("align", "success", 1, record), 1, 3) == "align: success after 2.0 s, peak 4M [1 of 3]"
     assert view.stopping(progress()) == ""
-    assert view.stopping(progress(ending="stopping")).endswith("1 jobs are asked to end; a second Ctrl-C kills them")
-    assert view.stopping(progress(ending="killing")) == "killing what is left (1 jobs)"
+    assert view.stopping(progress(ending="stopping")).endswith("1 job asked to end; a second Ctrl-C kills them")
+    assert view.stopping(progress(ending="killing")) == "killing what is left (1 job)"
 
 
 def test_an_outlet_leaves_what_others_share_as_it_was():
