@@ -33,7 +33,7 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   -q, --quiet                  nothing on stderr but errors
   -v, --verbose                say when jobs start, too
   --plain                      no live view, also on a terminal
-  --lock [NAME]                not while another run has this lock (default: the file's name): exit status 75
+  --lock[=NAME]                not while another run has this lock (default: the file's name): exit status 75
   --lock-wait TIME             wait so long for the lock
   --jitter TIME                wait a random time first, up to TIME
   --log-target WHERE           memrun's own lines into the journal, syslog, or a FILE, with what became of each job
@@ -76,7 +76,7 @@ class Wish:
         elif flag in OPTIONS:
             from memrun.options import one
 
-            key, self.options[key] = one(flag, value if equals else None, rest)
+            key, self.options[key] = one(flag, value if equals else None, [] if flag == "--lock" else rest)  # FILE comes next
         elif word.startswith("-") and len(word) > 1:
             from memrun.options import nearest
 

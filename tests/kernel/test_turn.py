@@ -168,3 +168,4 @@ def test_a_batch_has_a_lock_as_well(memrun, holding, tmp_path, name):
     first.stdin.close()
     first.wait(20)
     assert memrun("up", f"--lock={name}", "--lock-wait", "10s", "--jitter=10ms", "-q", str(file)).returncode == 0
+    assert memrun("up", "--lock", str(file), "-q").returncode == 0  # the file, not the lock's name
