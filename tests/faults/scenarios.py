@@ -11,7 +11,8 @@ from pathlib import Path
 from conftest import leftovers
 
 INJECT = str(Path(__file__).with_name("inject.py"))
-ALL = os.environ.get("MEMRUN_TEST_FAULTS") == "all"
+MANY = os.environ.get("MEMRUN_TEST_FAULTS", "")  # operations of each scenario: a number, or "all"
+ALL = MANY == "all"
 BATCH = """
 [batch]
 memory = "100M"
@@ -139,6 +140,7 @@ def away(target, home):
 
 def some(count, most):
     """Which operations are tried: all of them in a long run, else at most so many, spread out, the last one among them."""
+    most = int(MANY) if MANY.isdigit() else most
     if ALL or count <= most:
         return range(1, count + 1)
     return sorted({1 + round(number * (count - 1) / (most - 1)) for number in range(most)})

@@ -14,7 +14,7 @@ from faults.scenarios import some, soon
 
 import memrun
 
-SOME = None if os.environ.get("MEMRUN_TEST_FAULTS") == "all" else 10  # steps of a scenario
+SOME = None if os.environ.get("MEMRUN_TEST_FAULTS") == "all" else 6  # steps of a scenario
 GONE_IN = 2.0  # seconds
 SMALL = {"limit": "20M"}
 SCENARIOS = {

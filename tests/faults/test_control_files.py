@@ -1,7 +1,7 @@
 """Every operation on a control file fails once: no orphan, no group left, no parked task, no traceback, the right status.
 
 What is left behind is looked at after each run, so that a complaint says which operation it was. MEMRUN_TEST_FAULTS=all: each operation with each error
-(an hour); by default some operations of each scenario, each with one.
+(an hour); a number: so many operations of each scenario, each with one, which by default are few.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from faults.scenarios import ALL, SCENARIOS, Runs, some
 
 ERRORS = [errno.EBUSY, errno.ENODEV, errno.EACCES, errno.ENOSPC, errno.EIO, errno.EINTR]
-SOME = 10  # operations of a scenario
+SOME = 8  # operations of a scenario
 TOLD = re.compile(r": (paused|resumed|restarting|exhausted|threshold|raised): ")  # what a run says on its way
 GONE_IN = 5.0  # seconds
 

@@ -1,6 +1,6 @@
 """SIGKILL to memrun at every step, a step being an operation on a control file: two seconds later nothing of it is parked, runs or is left.
 
-MEMRUN_TEST_FAULTS=all: at every one; by default at some of each scenario.
+MEMRUN_TEST_FAULTS=all: at every one; a number: at so many of each scenario, which by default are few.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from faults.scenarios import SCENARIOS, Runs, some
 
-SOME = 6  # operations of a scenario
+SOME = 4  # operations of a scenario
 GONE_IN = 2.0  # seconds
 KILLED = [*((name, "kill") for name in SCENARIOS), ("batch", "kill-first")]
 

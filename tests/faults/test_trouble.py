@@ -114,9 +114,7 @@ def batch(tmp_path):
 
 
 @as_root
-@pytest.mark.parametrize(
-    "words", [["--limit", "50M"], ["--limit", "50M", "--on-oom", "pause"], ["--limit", "50M", "--restart", "on-failure"], ["up"]]
-)
+@pytest.mark.parametrize("words", [["--limit", "50M"], ["--limit", "50M", "--on-oom", "pause"], ["up"]])
 def test_out_of_processes(box, batch, words):
     """memrun alone, one more, and so on, up to where there are enough."""
     if not Path("/sys/fs/cgroup/pids").is_dir() and detect.look().version != "v2":
@@ -138,7 +136,7 @@ def test_out_of_processes(box, batch, words):
 # Descriptors
 
 
-@pytest.mark.parametrize("most", range(8, 44, 5))
+@pytest.mark.parametrize("most", (8, 17, 23, 26, 35))
 @pytest.mark.parametrize("kind", ["pause", "up"])
 def test_out_of_descriptors(batch, kind, most):
     words = ["--limit", "50M", "--on-oom", "pause", "--", "sleep", "0.05"] if kind == "pause" else ["up", "--fresh", str(batch())]
@@ -215,8 +213,10 @@ def test_memrun_itself_runs_out_of_memory(box, tmp_path):
     v1 = detect.look().version == "v1"
     limit = "memory.limit_in_bytes" if v1 else "memory.max"
     short = box("memory", limit, 1 << 30)
+    if not v1 and (short.place / "memory.swap.max").exists():
+        short.set("memory.swap.max", 0)
     marks = []
-    for number, size in enumerate([4, 8, 12, 16, 20, 30, 60]):
+    for number, size in enumerate([4, 8, 12, 20, 60]):
         short.set(limit, size << 20)
         os.environ["MEMRUN_TEST_RUN"] = mark = f"oom-{os.getpid()}-{number}"
         try:
