@@ -28,7 +28,10 @@ ATTACK = r"""
 import ctypes, os, signal, socket, sys
 memrun, sock = int(sys.argv[1]), sys.argv[2]
 def hand(pid):
-    return pid.isdigit() and pid != str(os.getpid()) and f"/memrun-{memrun}-" in open(f"/proc/{pid}/cmdline").read()
+    try:
+        return pid.isdigit() and pid != str(os.getpid()) and f"/memrun-{memrun}-" in open(f"/proc/{pid}/cmdline").read()
+    except OSError:
+        return False  # it has ended
 hands = [int(pid) for pid in os.listdir("/proc") if hand(pid)]
 groups = [line.rstrip().split(":", 2) for line in open("/proc/self/cgroup")]
 def place(controllers, path):
@@ -83,6 +86,7 @@ def test_a_job_of_another_user_can_do_nothing_to_its_memrun():
     script = f'exec {python} -I -c "$0" $PPID {runtime}/$PPID.sock'
     words = ["--limit", "100M", "--user", "nobody", "--working-dir", "/", "--", "sh", "-c", script, ATTACK]
     done = subprocess.run([*MEMRUN, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.stdout, done.stderr
     first, *rest = done.stdout.splitlines()
     assert re.fullmatch(r"groups [1-9] hands True", first), done
     assert (rest, done.returncode, done.stderr) == ([], 0, "")
