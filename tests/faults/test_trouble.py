@@ -136,7 +136,7 @@ def test_out_of_processes(box, batch, words):
 # Descriptors
 
 
-@pytest.mark.parametrize("most", (8, 17, 23, 26, 35))
+@pytest.mark.parametrize("most", [8, 17, 23, 26, 35])
 @pytest.mark.parametrize("kind", ["pause", "up"])
 def test_out_of_descriptors(batch, kind, most):
     words = ["--limit", "50M", "--on-oom", "pause", "--", "sleep", "0.05"] if kind == "pause" else ["up", "--fresh", str(batch())]
