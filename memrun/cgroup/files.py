@@ -144,4 +144,4 @@ def keyed(text: str) -> dict[str, int]:
 
 def pids_in(text: str) -> list[int]:
     """The numbers of a cgroup.procs file. 0 is a process outside of our pid namespace: nobody we can name."""
-    return [int(word) for word in text.split() if word.isdecimal() and word != "0"]
+    return [pid for word in text.split() if word.isdecimal() and (pid := int(word))]
