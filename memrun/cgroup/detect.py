@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CAP_SYS_RESOURCE = 1 << 24
 MOUNTINFO = "/proc/self/mountinfo"
 OWN = "/proc/self/cgroup"
 
@@ -166,6 +167,12 @@ def mounts() -> list[Mount]:
 def own(pid: int | str = "self") -> dict[str, str]:
     """The groups that a process is in now: {controller: path}; empty where it is gone."""
     return parse_own(_slurp(f"/proc/{pid}/cgroup"))
+
+
+def may_exempt() -> bool:
+    """Whether we may make a process immune to the OOM killer."""
+    status = dict(line.split(":", 1) for line in _slurp("/proc/self/status").splitlines())
+    return bool(int(status.get("CapEff", "0"), 16) & CAP_SYS_RESOURCE)
 
 
 def _slurp(path: str) -> str:

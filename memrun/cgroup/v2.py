@@ -8,7 +8,7 @@ The rules of the tree (no processes in inner groups, controllers enabled from th
 
 Our own group can enable controllers only while it holds no process, unless it is the machine's root: ground.py makes room.
 
-Holding a job at its limit (nobody else does that on v2): memory.high is a trip wire a little below memory.max (see wire_gap).
+Holding a job at its limit (nobody else does that on v2): memory.high is a trip wire a little below memory.max (see bare_gap).
 The kernel slows the job there and wakes us; if what is charged is need and not page cache, the group is frozen, with its
 work intact. A job that only fills the page cache also touches memory.high, all the time: it is left to the kernel's reclaim.
 What a wire cannot stop is one system call that charges more than the gap before it comes back (MAP_POPULATE, mlock, one big
@@ -32,7 +32,7 @@ import errno
 import os
 import select
 
-from memrun.cgroup import Heard, Tally, detect, grace, ground, tree, wire_gap
+from memrun.cgroup import Heard, Tally, bare_gap, detect, grace, ground, tree
 from memrun.cgroup.files import Dir, keyed, number, read_again
 from memrun.errors import GroupError, LimitError, NoCgroupError
 
@@ -210,7 +210,7 @@ class Group:
         """The trip wire for a limit, where there is to be one."""
         if not self._hold:
             return
-        self.wire = None if limit is None else limit - wire_gap(limit)
+        self.wire = None if limit is None else limit - bare_gap(limit)
         self._leaf.write(HIGH, "max" if self.wire is None else str(self.wire))
 
     def _read(self, fd: int) -> str:

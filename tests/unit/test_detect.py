@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from memrun import cgroup
 from memrun.cgroup import detect
 from memrun.cgroup.detect import find, parse_mountinfo, parse_own
 
@@ -199,3 +200,19 @@ def test_a_cgroup_namespace_that_begins_below_the_mount(tmp_path, monkeypatch):
     assert find(line.format("/.."), "0::/\n", "memory").memory is None
     assert find(line.format("/.."), "0::/c\n", "memory").memory == f"{tmp_path}/a/c"
     assert find(line.format("/../other"), "0::/\n", "memory").memory is None
+
+
+@pytest.mark.parametrize(
+    ("status", "may"), [("CapEff:\t000001ffffffffff\n", True), ("Name:\tx: y\nCapEff:\t0\n", False), ("", False)]
+)
+def test_whether_we_may_exempt_from_the_oom_killer(monkeypatch, status, may):
+    monkeypatch.setattr(detect, "_slurp", lambda _path: status)
+    assert detect.may_exempt() is may
+
+
+def test_a_job_that_nothing_protects_is_stopped_earlier(monkeypatch):
+    for may, gap in ((True, 20), (False, 10)):
+        monkeypatch.setattr(detect, "may_exempt", lambda may=may: may)
+        assert cgroup.bare_gap(20 << 20) // 4096 == (20 << 20) // gap // 4096
+        assert cgroup.bare_gap(5 << 20) == cgroup.wire_gap(5 << 20)  # a small one is not stopped long before it
+        assert cgroup.bare_gap(100 << 30) == (100 << 30) // 64 // 4096 * 4096
