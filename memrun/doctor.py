@@ -26,6 +26,7 @@ UNWELL = 1  # exit status: a run under a limit would not work here, or something
 PROBE = 64 << 20  # bytes: the limit that is tried
 USER_SCOPE = "systemd-run --user --scope -p Delegate=yes memrun --limit 500M -- COMMAND"
 ROOT_SCOPE = "systemd-run --scope -p Delegate=yes memrun --limit 500M -- COMMAND"
+OTHERWISE = "or, less surely: --best-effort looks at a job's memory again and again, and it may pass its limit for a moment"
 CONCLUSION = "conclusion"  # the last line, which stands alone
 WORDS = ("--json", "--sweep", "--setup", "--help", "-h")
 USAGE = """\
@@ -389,7 +390,7 @@ def _conclusion(f: Facts) -> Line:
     if works(f):
         return Line(CONCLUSION, f"memrun --limit works here (cgroup {f.version}, pause: {'yes' if can_pause(f) else 'no'})")
     why = f.missing[0] or (f.refusal[0] if f.refusal else "") or "processes cannot be watched (pidfd)"
-    return Line(CONCLUSION, f"memrun --limit does not work here: {why}", ok=False)
+    return Line(CONCLUSION, f"memrun --limit does not work here: {why}", OTHERWISE if f.pidfd else "", ok=False)
 
 
 LINES = (

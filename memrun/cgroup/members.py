@@ -9,6 +9,7 @@ Stopping is repeated until a look finds nobody new: a stopped process does not f
 from __future__ import annotations
 
 import os
+import time
 
 from memrun import kin, signals
 
@@ -16,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.cgroup.board import Board
 
+SHARE = 9  # pauses between looks at all processes are at least so many times as long as such a look
 ROUNDS = 50  # of stopping, before it is said that it is not done yet
 UNBORN = "memrun-launch"  # a child of memrun's that has not become the command yet (launch.UNBORN): what it has is memrun's
 LOADAVG = "/proc/loadavg"  # its last field is the latest pid: the same one again means that nobody was born
@@ -24,17 +26,20 @@ LOADAVG = "/proc/loadavg"  # its last field is the latest pid: the same one agai
 class Members:
     """One process's view of them. `adopter`: whose orphans are the job's (0: nobody's); `keeper`: its one child that is not."""
 
-    __slots__ = ("_board", "_latest", "_mark", "adopter", "keeper", "known")
+    __slots__ = ("_again", "_board", "_latest", "_mark", "adopter", "keeper", "known")
 
     def __init__(self, board: Board, adopter: int = 0, keeper: int = 0, mark: str = "") -> None:
         self._board, self._mark = board, mark
         self.adopter, self.keeper = adopter, keeper
         self.known: dict[int, int] = {}  # pid -> when it was born
         self._latest = b""
+        self._again = 0.0
 
     def look(self, *, thrifty: bool = False) -> list[int]:
-        """All of them that are alive, parents before children. `thrifty`: who was there before, unless somebody was born since."""
-        if thrifty and not self._anybody_new():
+        """All of them that are alive, parents before children. `thrifty`: who was there before, unless somebody was born since; and
+        no more than a tenth of a processor for that."""
+        began = time.monotonic()
+        if thrifty and (began < self._again or not self._anybody_new()):
             return [pid for pid in self.known if self._lives(pid)]
         table = kin.look()
         below: dict[int, list[int]] = {}
@@ -54,6 +59,8 @@ class Members:
                 found[pid] = table[pid].born
                 queue += below.get(pid, [])
         self.known = {pid: born for pid, born in found.items() if not table[pid].ended}
+        now = time.monotonic()
+        self._again = now + (now - began) * SHARE
         return list(self.known)
 
     def find_strays(self) -> None:

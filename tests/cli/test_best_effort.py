@@ -217,7 +217,7 @@ def test_a_daemon_is_waited_for_where_that_was_asked_for(start):
 
 def test_a_daemon_counts(start):
     text = FAMILY.replace('print("daemon"', 'x = bytearray(80 << 20); print("daemon"')
-    done = run(start, "--best-effort", "--limit", "50M", *python(text, "sys.stdin.read()"))
+    done = run(start, "--best-effort", "--limit", "50M", *python(text, "time.sleep(1000)"))
     assert done.returncode == 137
     assert "oom-kill" in done.stderr
 

@@ -304,7 +304,8 @@ def test_text_is_aligned_and_ends_with_the_conclusion() -> None:
     lines = doctor._as_text(doctor.examine(not_delegated())).splitlines()
     assert lines[0] == "ok  kernel           6.12.0, cgroup v2"
     assert lines[lines.index("      " + doctor.USER_SCOPE) - 1].startswith("no  new groups       no memory group can be made")
-    assert lines[-1].startswith("memrun --limit does not work here: no memory group can be made")
+    assert lines[-2].startswith("memrun --limit does not work here: no memory group can be made")
+    assert lines[-1].strip() == doctor.OTHERWISE
     assert "      (see new groups)" in lines
 
 

@@ -36,8 +36,10 @@ def test_standing_still_close_to_the_limit_it_is_left_in_peace():
     assert waits[-1] == sampler.STILL
 
 
-def test_no_more_than_a_tenth_of_a_processor():
-    assert sampler.Pace().next(100.0, 0.2, 99 * M, 100 * M) == pytest.approx(0.2 * sampler.SHARE)
+def test_no_more_than_a_tenth_of_a_processor_and_half_of_one_while_it_grows():
+    pace = sampler.Pace()
+    assert pace.next(100.0, 0.2, 99 * M, 100 * M) == pytest.approx(0.2)
+    assert pace.next(101.0, 0.2, 99 * M, 100 * M) == pytest.approx(0.2 * sampler.SHARE)
 
 
 def test_the_board_keeps_what_is_written():
