@@ -26,11 +26,12 @@ def systemd(request, tmp_path, monkeypatch):
 
 
 def test_one_run(systemd, memrun):
-    done = memrun("--limit", "50M", "--name", "s", "--", "sh", "-c", 'echo "<$NOTIFY_SOCKET>"; exit 3')
+    name = f"one{os.getpid()}"
+    done = memrun("--limit", "50M", "--name", name, "--", "sh", "-c", 'echo "<$NOTIFY_SOCKET>"; exit 3')
     assert done.stdout == "<>\n"
-    assert systemd() == ["READY=1", "STATUS=s runs, its limit is 50M"]
+    assert systemd() == ["READY=1", f"STATUS={name} runs, its limit is 50M"]
     assert systemd() == ["STOPPING=1"]
-    assert re.fullmatch(r"STATUS=s: exit-code: exited with status 3 after [\d.]+ s", *systemd())
+    assert re.fullmatch(rf"STATUS={name}: exit-code: exited with status 3 after [\d.]+ s", *systemd())
 
 
 def test_what_happens_is_its_status_and_a_signal_its_end(systemd):
