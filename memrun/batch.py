@@ -18,6 +18,7 @@ nothing is started any more, what runs is stopped (and killed when that is said 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ class Scheduler:
         self._launched: dict[Run, Entry] = {}  # in this order
         self._waiting: dict[str, Entry] = {}  # for others
         self._look = True  # somebody's needs may have been met
-        self._unsynced = False
+        self._unsynced, self._due = False, math.inf  # the ledger, and when it wants to be
         self._unasked = False  # what runs is killed without having been asked to stop
         self._failure = ""  # the first job that has failed
         self._total = self._open = 0  # jobs that are no services: all, and those that are not done
@@ -134,7 +135,8 @@ class Scheduler:
             self._hooks = Pool(nursery)
             self._changed.set()
             while not self._over():
-                await self._changed.wait()
+                with trio.CancelScope(deadline=self._due):
+                    await self._changed.wait()
                 self._changed = trio.Event()
                 self._shuffle()
             await self._stop_services()
@@ -185,8 +187,8 @@ class Scheduler:
         self._sync()
 
     def _sync(self) -> None:
-        self.ledger.commit(durably=self._unsynced)
-        self._unsynced = False
+        self._due = trio.current_time() + self.ledger.commit(durably=self._unsynced)
+        self._unsynced = self._due < math.inf
 
     def _skip_and_queue(self) -> None:
         """Whose needs are met is queued; whose can never be is done with, and so may be those who need it."""
@@ -297,8 +299,7 @@ class Scheduler:
         entry.over.set()
         self._waiting.pop(entry.name, None)
         self._look = True
-        self.claims.leave([entry])
-        self.claims.ease()
+        self.claims.end(entry)
         again = again or outcome.result == "skipped" or entry.dropped
         self.ledger.ended(entry.name, outcome.result, outcome.why, outcome.record, again=again)
         self._unsynced = True
@@ -308,7 +309,7 @@ class Scheduler:
 
     def _note_failure(self, entry: Entry, outcome: Outcome) -> None:
         if not outcome.ok and outcome.result != "skipped" and not entry.job.service:
-            self._failure = self._failure or entry.name
+            self._failure, self._look = self._failure or entry.name, True
 
     # What runs of jobs say, and want: the usher
 
@@ -350,12 +351,12 @@ class Scheduler:
         return self.claims.may_lend(run.attempt.group.limit)
 
     def finished(self, run: Run) -> None:
-        """Success is written down with the exit that told of it: in one commit, or neither."""
+        """Success is written down with the exit that told of it: in one commit, or neither. Nothing is started between a failure and that."""
         entry, record = self._launched[run], run.record
-        if record is None:
-            return
+        assert record is not None
         if self._unasked and record.result == "stopped" and record.exit_code == 0:
             record.result = "success"  # nobody has asked it to end: it did so before the kill came
+        self._note_failure(entry, Outcome(entry.name, record.result))
         if record.result == "success":
             self.ledger.ended(entry.name, record.result, entry.why, record.as_dict())
 

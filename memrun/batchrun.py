@@ -14,7 +14,7 @@ import trio
 from memrun import errors, events, letter, openfiles, report, reread, signals, summary, view, watch
 from memrun.batch import Scheduler
 from memrun.batchdesk import BatchDesk
-from memrun.berth import Berths
+from memrun.berth import Berths, write_report
 from memrun.cells import is_live
 from memrun.control import serve
 from memrun.job import iso
@@ -147,6 +147,9 @@ class Show:
         if isinstance(what, Outcome):
             if self.joblog is not None:
                 self.joblog.add(what, entry.job)
+            complaint = write_report(entry, what)
+            if complaint:
+                self._send.send_nowait(f"memrun: {entry.name}: {complaint}")
             self._tell_of(what)
 
     def _tell_of(self, outcome: Outcome) -> None:

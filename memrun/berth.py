@@ -7,12 +7,15 @@ disk nor a file that somebody deleted can hold up a job.
 from __future__ import annotations
 
 import copy
+import json
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import identity, output, templates
+from memrun import identity, output, report, templates
+from memrun.errors import MemrunError
 from memrun.job import Attempt
 from memrun.jobs import Outcome
 from memrun.record import Record
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.entries import Entry
-    from memrun.errors import MemrunError
     from memrun.job import Site
     from memrun.options import Spec
 
@@ -143,6 +145,25 @@ def unstarted(entry: Entry, error: MemrunError) -> Outcome:
     record = Record(entry.name, entry.job.spec.command)
     record.result, record.status, record.note = "launch", error.status, str(error)
     return Outcome(entry.name, "launch", entry.launches, record.as_dict(), str(error))
+
+
+def write_report(entry: Entry, outcome: Outcome) -> str:
+    """The job's own report, with the rights of whom it ran as; why it could not be written, '' if it could, or if there is none."""
+    spec = entry.job.spec
+    if not spec.report or outcome.record is None:
+        return ""
+    path = templates.fill(spec.report, _words(entry.launches, entry.limit))
+    text = json.dumps({**outcome.record, "result": outcome.result}, indent=2, ensure_ascii=False)
+    try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            return f"cannot write the report {path}: a batch does not wait for who reads a named pipe"
+    except OSError:
+        pass  # there is none yet
+    try:
+        report.write(path, text + "\n", identity.look_up(str(spec.user), str(spec.group)))
+    except MemrunError as e:
+        return str(e)
+    return ""
 
 
 def raised(error: MemrunError) -> Attempt:

@@ -94,8 +94,9 @@ class Claims:
         """Whether that has ever been so."""
         return self._most is not None
 
-    def ease(self) -> None:
-        """One has ended: perhaps there is room for one more again."""
+    def end(self, entry: Entry) -> None:
+        """It has ended: perhaps there is room for one more process again."""
+        self.leave([entry])
         if self._most is not None:
             self._most += 1
 

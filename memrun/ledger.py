@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import stat
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SCHEMA = 1
+TOGETHER = 0.1  # seconds in which completions share an fsync
 RETRY = 1.0  # seconds until what could not be written is tried again
 KEPT = 100_000  # statements that are kept for that
 ROOM = 64 << 10  # bytes that it takes to begin
@@ -67,7 +69,7 @@ class Ledger:
         self.remark: Callable[[str], None] = _on_stderr
         self._pid = pid
         self._pending: list[tuple[str, tuple[object, ...]]] = []  # statements since the last commit
-        self._broken, self._again = False, 0.0
+        self._broken, self._again, self._synced = False, 0.0, -math.inf
         self._base = sqlite3.connect(path, isolation_level=None)
         try:
             self._prepare()
@@ -141,11 +143,13 @@ class Ledger:
             job, "open" if again else "ended", result, why, None if record is None else json.dumps(record),
         )  # fmt: skip
 
-    def commit(self, *, durably: bool = False) -> None:
-        """What was written is in the kernel's hands when this returns; `durably`: on the disk. What could not be is kept, and tried
+    def commit(self, *, durably: bool = False) -> float:
+        """What was written is in the kernel's hands when this returns; `durably`: and on the disk, now or, where that was done a moment
+        ago, in so many seconds: then this wants to be called again. What could not be written is kept, and tried
         again, though not at every commit."""
-        if self._broken and time.monotonic() < self._again:
-            return
+        now = time.monotonic()
+        if self._broken and now < self._again:
+            return math.inf
         try:
             if self._pending:
                 self._base.execute("BEGIN")
@@ -153,12 +157,16 @@ class Ledger:
                     self._base.execute(words, values)
                 self._base.execute("COMMIT")
                 self._pending, self._broken = [], False
+            if durably and now < self._synced + TOGETHER:
+                return self._synced + TOGETHER - now
             if durably and not self._broken:
                 self._base.execute("PRAGMA synchronous=FULL")
                 self._base.execute("INSERT OR REPLACE INTO about VALUES ('synced', ?)", (time.time(),))
                 self._base.execute("PRAGMA synchronous=NORMAL")
+                self._synced = time.monotonic()
         except sqlite3.Error as e:
             self._complain(e)
+        return math.inf
 
     def _complain(self, e: sqlite3.Error) -> None:
         if not self._broken:
@@ -170,7 +178,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go; the database is one file again."""
-        self._again = 0.0
+        self._again, self._synced = 0.0, -math.inf
         self.commit(durably=True)
         try:
             self._base.close()

@@ -537,3 +537,27 @@ depends_on = ["lost"]
         assert "0 of 6 jobs would be run" in small.up("--dry-run").stdout
     finally:
         subprocess.run(["umount", str(full)], check=True)
+
+
+def test_on_failure_stop_starts_nothing_after_the_first_failure(file):
+    file.write("""
+[batch]
+on_failure = "stop"
+parallel = 1
+[defaults]
+limit = "20M"
+[jobs.bad]
+command = "exit 3"
+[jobs.good]
+command = "touch wrong"
+array = "1-3"
+""")
+    assert file.up().returncode == 1
+    assert not (file.folder / "wrong").exists()
+    assert [record["result"] for record in file.records().values()] == ["exit-code", *["skipped"] * 3]
+
+
+def test_a_job_has_a_report_of_its_own(file):
+    file.write("[jobs.bad]\ncommand = 'exit 3'\nlimit = '20M'\nreport = 'reports.{job}.{attempt}.json'\n")
+    assert file.up().returncode == 1
+    assert json.loads((file.folder / "reports.bad.1.json").read_text())["exit_code"] == 3

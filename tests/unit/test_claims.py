@@ -55,7 +55,7 @@ def test_where_there_is_no_room_for_a_process_jobs_wait_for_others_to_end(books)
     assert books.crowded
     assert starts(books) == 0
     running[0].busy = False
-    books.ease()
+    books.end(running[0])
     assert starts(books) == 1
 
 

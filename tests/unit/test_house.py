@@ -105,7 +105,7 @@ ROOMS = {
     "supervisor": "errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options ?usher",
     # floor 4: batches
     "entries": "states ?jobs ?output ?supervisor",
-    "berth": "identity job jobs output record templates units ?entries ?errors ?options",
+    "berth": "errors identity job jobs output record report templates units ?entries ?options",
     "claims": "cgroup errors plan units ?entries ?job",
     "needs": "?entries ?jobs",
     "reread": "units up ?batch ?entries ?jobs",
@@ -137,7 +137,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
-    "json": "batchrun control ledger logs",
+    "json": "batchrun berth control ledger logs",
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events ledger policy states gauges jobs plan",
