@@ -10,12 +10,20 @@ import resource
 
 from memrun import launch
 
-EACH = 16  # descriptors of one job at the most: its groups and their news (8), pidfd, two pipes and two logs, thresholds
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memrun.jobs import Job
+
+EACH = 10  # descriptors of one job: its groups, their news, itself (8 on v1, 7 on v2), and some for the moment of its launch
+STREAMS = 4  # two pipes and two logs
+RULE = 2  # of a threshold or a pressure level
 OURS = 128  # ledger, sockets, clients, the event loop
 
 
-def widen() -> int | None:
-    """As many as we may have; how many jobs at a time that is enough for. None: no bound."""
+def widen(jobs: Sequence[Job]) -> int | None:
+    """As many as we may have; how many of such jobs at a time that is enough for. None: no bound."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (_most(), hard):
         if most == resource.RLIM_INFINITY or soft in {most, resource.RLIM_INFINITY}:
@@ -27,7 +35,16 @@ def widen() -> int | None:
         launch.Order.files = (soft, hard)
         break
     now = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return None if now == resource.RLIM_INFINITY else max(1, (now - OURS) // EACH)
+    return None if now == resource.RLIM_INFINITY else max(1, (now - OURS) // max(map(_of, jobs), default=EACH))
+
+
+def _of(job: Job) -> int:
+    return EACH + STREAMS + RULE * (len(job.spec.at) + len(job.spec.pressure)) if _has_more(job) else EACH
+
+
+def _has_more(job: Job) -> bool:
+    to, spec = job.output, job.spec
+    return bool(to.log or to.stdout or to.stderr or spec.at or spec.pressure)
 
 
 def _most() -> int:

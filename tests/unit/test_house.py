@@ -109,7 +109,7 @@ ROOMS = {
     "claims": "cgroup errors plan units ?entries ?job",
     "needs": "?entries ?jobs",
     "reread": "units up ?batch ?entries ?jobs",
-    "openfiles": "launch",
+    "openfiles": "launch ?jobs",
     "batch": "berth claims entries errors events hooks jobs needs supervisor ?berth ?job ?ledger",
     "ledger": "errors",
     "keeper": "errors signals",
