@@ -251,6 +251,12 @@ def test_without_a_freezer(hog):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.v2
+@pytest.mark.skipif(Path("/proc/pressure/memory").exists(), reason="this kernel tells of pressure")
+def test_without_pressure_files():
+    sentence(memrun("--limit", "20M", "--pressure", "medium=log", "--", "true"), "pressure")
+
+
 GONE = r"""
 for place in $(awk -F: '/memory|freezer/ { split($2, names, ","); print "/sys/fs/cgroup/" names[1] $3 } /^0::.*memrun/ { print "/sys/fs/cgroup" $3 }' /proc/self/cgroup); do
   case $place in */memrun-*) ;; *) continue;; esac
