@@ -252,7 +252,11 @@ async def _wait(run: Run, _words: Words) -> Words:
 async def _pause(run: Run, _words: Words) -> Words:
     if not _living(run).can_freeze():
         raise RefusedError(*NO_FREEZER)
-    run.command(events.PauseAsked(trio.current_time()))
+    try:
+        run.command(events.PauseAsked(trio.current_time()))
+    except GroupError:
+        run.command(events.ResumeAsked(trio.current_time()))  # the kernel refused: it runs, and is not to be called paused
+        raise
     return {}
 
 

@@ -257,6 +257,31 @@ def test_without_pressure_files():
     sentence(memrun("--limit", "20M", "--pressure", "medium=log", "--", "true"), "pressure")
 
 
+REFUSING = """
+import sys
+from memrun.cgroup import v1group, v2
+from memrun.cli import main
+from memrun.errors import GroupError
+def freeze(self):
+    raise GroupError("write", self.path, 16, "FROZEN")
+v1group.Group.freeze = v2.Group.freeze = freeze
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_freezer_that_refuses():
+    """Who asks for a pause is told, and the job that goes on is not called paused."""
+    name = f"unfrozen-{os.getpid()}"
+    words = [sys.executable, "-c", REFUSING, "--quiet", "--name", name, "--limit", "20M"]
+    with subprocess.Popen([*words, "--", "sh", "-c", "read line; exit 3"], stdin=subprocess.PIPE) as process:
+        assert not soon(lambda: name not in memrun("ps").stdout, 10)
+        sentence(memrun("pause", name), "FROZEN.*Device or resource busy")
+        [row] = [row for row in json.loads(memrun("ps", "--json").stdout) if row["name"] == name]
+        assert row["state"] == "RUNNING"
+        process.communicate(b"\n", timeout=30)
+    assert process.returncode == 3
+
+
 GONE = r"""
 for place in $(awk -F: '/memory|freezer/ { split($2, names, ","); print "/sys/fs/cgroup/" names[1] $3 } /^0::.*memrun/ { print "/sys/fs/cgroup" $3 }' /proc/self/cgroup); do
   case $place in */memrun-*) ;; *) continue;; esac
