@@ -251,7 +251,10 @@ class Run:
         if not tree:
             self.attempt.child.signal(number)
             return
-        for pid in self.attempt.group.pids():
+        pids = self.attempt.group.pids()
+        if not self.attempt.borrowed and self.attempt.child.pid not in pids:
+            self.attempt.child.signal(number)  # as root it may have left its group
+        for pid in pids:
             _send(pid, number)
             _send(pid, signals.CONT)  # a stopped process hears nothing but KILL
 

@@ -4,6 +4,7 @@ status, and nothing is left (the `unchanged` fixture looks)."""
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -54,6 +55,9 @@ def sentence(done, words, status=125):
     assert re.fullmatch(rf"memrun: .*({words}).*\n", done.stderr), done.stderr
 
 
+NUMBERS = itertools.count()
+
+
 class Box:
     """A group for memrun itself, with what it is short of."""
 
@@ -63,9 +67,9 @@ class Box:
         if not legacy.is_dir():
             above = Path("/sys/fs/cgroup" + own[""])
             (above / "cgroup.subtree_control").write_text(f"+{controller} +memory")
-            self.place = above / f"box-{os.getpid()}"
+            self.place = above / f"box-{os.getpid()}-{next(NUMBERS)}"
         else:
-            self.place = Path(f"{legacy}{own[controller]}", f"box-{os.getpid()}")
+            self.place = Path(f"{legacy}{own[controller]}", f"box-{os.getpid()}-{next(NUMBERS)}")
         self.place.mkdir()
         self.set(name, value)
 
@@ -212,12 +216,11 @@ def test_memrun_itself_runs_out_of_memory(box, tmp_path):
     """Whoever the kernel kills then: a verdict, or memrun dies and its hand cleans up."""
     v1 = detect.look().version == "v1"
     limit = "memory.limit_in_bytes" if v1 else "memory.max"
-    short = box("memory", limit, 1 << 30)
-    if not v1 and (short.place / "memory.swap.max").exists():
-        short.set("memory.swap.max", 0)
     marks = []
     for number, size in enumerate([4, 8, 12, 20, 60]):
-        short.set(limit, size << 20)
+        short = box("memory", limit, size << 20)
+        if not v1 and (short.place / "memory.swap.max").exists():
+            short.set("memory.swap.max", 0)
         os.environ["MEMRUN_TEST_RUN"] = mark = f"oom-{os.getpid()}-{number}"
         try:
             done = short.run("--limit", "infinity", "--on-oom", "kill", "--", "sh", "-c", "sleep 0.1; exit 3")
