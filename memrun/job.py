@@ -91,14 +91,17 @@ class Site:
 
     def close(self) -> None:
         """Remove what was made. What resists is left to the hand, which kills (or lets go), retries and waits."""
-        try:
-            clean = self.host.end()
-        except MemrunError:
-            clean = False
-        if clean:
+        if self._end():
             self.hand.dismiss()
         else:
             self.hand.clench()
+            self._end()  # of what it has removed, we still hold the descriptors
+
+    def _end(self) -> bool:
+        try:
+            return self.host.end()
+        except MemrunError:
+            return False
 
     def whole(self) -> int:
         """What `50%` is of: the enclosing limit or the machine's memory, whichever is smaller. Bytes."""

@@ -222,11 +222,23 @@ def test_a_daemon_counts(start):
     assert "oom-kill" in done.stderr
 
 
+def the_inner_two(one):
+    """Their pids. The sampler takes its name a moment after it was forked."""
+    deadline = time.monotonic() + SOON
+    while time.monotonic() < deadline:
+        for _, pid in below(one.pid):
+            for name, grandchild in below(pid):
+                if name == "sampler":
+                    return pid, grandchild
+        time.sleep(0.01)
+    raise AssertionError("there is no sampler")
+
+
 @pytest.mark.parametrize("who", ["outer", "inner", "sampler"])
 def test_killed_memrun_leaves_nobody(start, who):
     one = start("--best-effort", "--limit", "100M", "-v", *python(FAMILY, "time.sleep(1000)"))
     pidfds = family(one)
-    inner, sampler = next((pid, grandchild) for _, pid in below(one.pid) for name, grandchild in below(pid) if name == "sampler")
+    inner, sampler = the_inner_two(one)
     victim = {"outer": one.pid, "inner": inner, "sampler": sampler}[who]
     os.kill(victim, signal.SIGKILL)
     assert gone(pidfds)
