@@ -42,7 +42,7 @@ test: $(READY) examples/mem-allocate  ## set up, then pass every test that this 
 .PHONY: test-vm
 test-vm: $(READY) examples/mem-allocate  ## the kernel and command-line tests in a guest with cgroup v2
 	@$(BIN)/python -m compileall -q memrun  # what a guest compiles is forgotten with it, at each of hundreds of starts
-	$(BIN)/python tests/vm/guest.py --timeout 1500 -- $(PYTEST) --promise v2 tests/contract tests/kernel tests/cli tests/faults
+	$(BIN)/python tests/vm/guest.py --timeout 1500 --env MEMRUN_TEST_FAULTS=3 --env MEMRUN_TEST_SOAK=0.05 -- $(PYTEST) --promise v2 tests/contract tests/kernel tests/cli tests/faults
 
 SYSTEMD_GUEST = $(BIN)/python tests/vm/guest.py --systemd --timeout 300
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from faults.scenarios import SCENARIOS, Runs, some
 
-SOME = 4  # operations of a scenario
+SOME = 3  # operations of a scenario
 GONE_IN = 2.0  # seconds
 KILLED = [*((name, "kill") for name in SCENARIOS), ("batch", "kill-first")]
 
