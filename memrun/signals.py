@@ -8,6 +8,7 @@ brings `signal` along anyway.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # CPython's own; there is no stub for it
+import os
 
 from memrun.errors import UsageError
 
@@ -83,6 +84,14 @@ def ignored() -> frozenset[int]:
 def default(number: int) -> None:
     """Back to the default disposition."""
     _signal.signal(number, _signal.SIG_DFL)
+
+
+def send(pid: int, number: int) -> None:
+    """To a process by number, if it is still there and lets us."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
 
 
 def send_pidfd(pidfd: int, number: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import events, gauges, hooks, machine, policy, signals, states, watch
+from memrun import ahead, events, gauges, hooks, machine, policy, signals, states, watch
 from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
 from memrun.record import Attempts
@@ -183,6 +183,12 @@ class Run:
         self._settled = False
         self._nursery.start_soon(_watch, self._watching, self)
 
+    def beside(self, task: Callable[[Run], Awaitable[object]]) -> bool:
+        """Begin something about the run that nobody waits for; False before and after its life."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task, self)
+        return self._nursery is not None
+
     async def listen_to_marks(self, group: Group) -> None:
         """Thresholds of an attempt: shares are of its limit, so a new limit moves them."""
         found = [
@@ -208,13 +214,13 @@ class Run:
         if self.hear is not None:
             self.hear(event)
         if isinstance(event, events.OomKilled) and self.attempt.kmsg < 0:
-            self._look_at_the_largest()  # the kernel's log has better figures, but we may not read it
+            self.look_at_the_largest()  # the kernel's log has better figures, but we may not read it
         self.state, decisions = policy.step(self.rule, self.state, event)
         for decision in decisions:
             self._carry_out(decision)
         self.hooks.hear(event, decisions)
         if isinstance(event, events.Reached | events.Denied) and isinstance(self.state.phase, states.Paused):
-            self._look_at_the_largest()  # it holds still: nobody waits for this
+            ahead.look(self, decisions)
 
     def _carry_out(self, decision: events.Decision) -> None:
         match decision:
@@ -255,8 +261,8 @@ class Run:
         if not self.attempt.borrowed and self.attempt.child.pid not in pids:
             self.attempt.child.signal(number)  # as root it may have left its group
         for pid in pids:
-            _send(pid, number)
-            _send(pid, signals.CONT)  # a stopped process hears nothing but KILL
+            signals.send(pid, number)
+            signals.send(pid, signals.CONT)  # a stopped process hears nothing but KILL
 
     def _kill(self) -> None:
         self.attempt.group.kill()
@@ -287,6 +293,7 @@ class Run:
     def _set_limit(self, limit: int | None, by: str) -> None:
         before = self.attempt.group.limit
         after = self.attempt.group.set_limit(limit)
+        self.beside(ahead.prepare)
         self.move_marks()
         self._look_at_the_wire()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
@@ -350,7 +357,8 @@ class Run:
         if self.usher is not None:
             self.usher.finished(self)
 
-    def _look_at_the_largest(self) -> None:
+    def look_at_the_largest(self) -> None:
+        """Note who uses most."""
         self.attempt.seen = machine.largest(self.attempt.group.pids())
 
     async def _end(self) -> None:
@@ -373,15 +381,9 @@ async def _watch(scope: trio.CancelScope, run: Run) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run.attend, watch.exit_of, attempt.child, attempt.group, run.send)
             nursery.start_soon(run.attend, watch.group, attempt.group, run.send)
+            nursery.start_soon(ahead.prepare, run)
             if run.spec.at:
                 nursery.start_soon(run.attend, run.listen_to_marks, attempt.group)
             if run.spec.pressure:
                 levels = [gauges.Rule(rule.level, rule.mode) for rule in run.spec.pressure]
                 nursery.start_soon(run.attend, gauges.pressures, attempt.group, levels, run.send)
-
-
-def _send(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return

@@ -12,6 +12,7 @@ from memrun.cgroup import detect, ladder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     class Group(Protocol):
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
         path: str  # the memory group's directory
         limit: int | None  # as the kernel has it, read back
         swap: int | None  # allowed on top of it
-        wire: int | None  # where a job that is to be held is stopped, a little below the limit
+
+        @property
+        def wire(self) -> int | None:
+            """Where a job that is to be held is stopped, a little below the limit."""
 
         def procs_fds(self, *, alone: bool = False) -> tuple[int, ...]:
             """Open cgroup.procs files; who writes '0' into each, in order, is in the group. `alone`: who has one thread is, which is
@@ -81,6 +85,10 @@ if TYPE_CHECKING:
 
         def tune(self, key: str, value: int | None) -> None:
             """Change 'soft', 'swap' (bytes) or 'swappiness' while it runs."""
+
+        def foresee(self, limit: int) -> tuple[Callable[[], None], Callable[[], None]] | None:
+            """What would hold up a raise to this limit, for a forked copy of ours to do beforehand, and what to call when it has
+            done it; None: nothing would."""
 
         def found_held(self) -> None:
             """Somebody else's reflex (a forked copy of ours) holds it: news for `hear`."""

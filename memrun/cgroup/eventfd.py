@@ -16,17 +16,22 @@ def listen(group: Dir, file: str = "memory.oom_control", words: str = "") -> int
     """An eventfd on one of a group's control files; -1 where the kernel has none (PREEMPT_RT: EOPNOTSUPP)."""
     fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
-        control = group.open(file)
-        try:
-            group.write("cgroup.event_control", f"{fd} {control} {words}".rstrip())
-        finally:
-            os.close(control)
+        register(group, fd, file, words)
     except GroupError as e:
         os.close(fd)
         if e.errno in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.EACCES}:
             return -1
         raise
     return fd
+
+
+def register(group: Dir, fd: int, file: str, words: str) -> None:
+    """The same, for an eventfd that is there already."""
+    control = group.open(file)
+    try:
+        group.write("cgroup.event_control", f"{fd} {control} {words}".rstrip())
+    finally:
+        os.close(control)
 
 
 def count(fd: int) -> int:

@@ -198,6 +198,9 @@ class Group:
     def tune(self, key: str, value: int | None) -> None:  # noqa: ARG002
         raise LimitError(f"{key} takes a memory group", REMEDY)
 
+    def foresee(self, limit: int) -> None:
+        """Nothing would hold up a raise."""
+
     def found_held(self) -> None:
         self._board["holds"] += 1
         os.eventfd_write(self._channels.news, 1)

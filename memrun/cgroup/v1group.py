@@ -40,15 +40,18 @@ import errno
 import os
 import select
 
-from memrun.cgroup import NO_FREEZER, Heard, Tally, grace, steep_gap, tree
+from memrun.cgroup import NO_FREEZER, Heard, Tally, grace, tree
 from memrun.cgroup.eventfd import count, listen
 from memrun.cgroup.files import Dir, keyed, number, read_again
 from memrun.cgroup.freezer1 import let_go
 from memrun.cgroup.freezer1 import thaw as thaw_v1
+from memrun.cgroup.wire1 import Wire
 from memrun.errors import GroupError, LimitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memrun.cgroup import Wish
     from memrun.cgroup.v1 import Host
 
@@ -80,8 +83,7 @@ class Group:
         self._held = False
         self._news = False  # held by a look of ours, and not told yet
         self._lent = False
-        self.wire: int | None = None
-        self._tripped = -1  # eventfd of the wire
+        self._wire = Wire(memory)
         self._fds: list[int] = []
         self._oom = -1
         self._events = -1  # the companion's cgroup.events
@@ -125,18 +127,14 @@ class Group:
         return self.limit
 
     def _string(self) -> None:
-        """A new trip wire for the limit as it is now, before the old one is dropped: the registration waits for the kernel's RCU (36 ms
-        in the median of 60 on two busy CPUs, 113 at most), and a running job must not be without one for so long."""
-        before, self._tripped, self.wire = self._tripped, -1, None
-        if self._hold and self.limit is not None and self.can_freeze():
-            self.wire = self.limit - steep_gap(self.limit)
-            self._tripped = listen(self._memory, "memory.usage_in_bytes", str(self.wire))
-            if self._epoll is not None and self._tripped >= 0:
-                self._epoll.register(self._tripped, select.EPOLLIN)
-        if before >= 0:  # a registration ends with its eventfd
-            if self._epoll is not None:
-                self._epoll.unregister(before)
-            os.close(before)
+        self._wire.string(self.limit if self._hold and self.can_freeze() else None)
+
+    @property
+    def wire(self) -> int | None:
+        return self._wire.at
+
+    def foresee(self, limit: int) -> tuple[Callable[[], None], Callable[[], None]] | None:
+        return (self._wire.foresee(limit), lambda: self._wire.foreseen(limit)) if self._wire.fd >= 0 else None
 
     def _set(self, limit: int | None, *, fresh: bool, lower: bool = False) -> None:
         """memory <= memsw at every moment, or EINVAL: up from the outer file, down from the inner one."""
@@ -209,9 +207,9 @@ class Group:
     def notice_fd(self) -> int:
         if self._epoll is None:
             self._epoll = select.epoll()
-            for fd in (self._oom, self._tripped):
-                if fd >= 0:
-                    self._epoll.register(fd, select.EPOLLIN)
+            self._wire.listen_by(self._epoll)
+            if self._oom >= 0:
+                self._epoll.register(self._oom, select.EPOLLIN)
             if self._events >= 0:
                 self._epoll.register(self._events, select.EPOLLPRI)
         return self._epoll.fileno()
@@ -232,7 +230,7 @@ class Group:
         """Frozen first and asked afterwards: the wire fires once, on its way up, and a job charges 4 MB in a millisecond."""
         if not self._hold or self._held or self._lent:
             return self._held
-        tripped = count(self._tripped) > 0
+        tripped = self._wire.tripped()
         if tripped:
             self.freeze()
         if self._parked() or self._needs_it():
@@ -380,10 +378,11 @@ class Group:
             return
 
     def close(self) -> None:
-        for fd in [*self._fds, self._oom, self._tripped, self._events]:
+        self._wire.close()
+        for fd in [*self._fds, self._oom, self._events]:
             if fd >= 0:
                 os.close(fd)
-        self._fds, self._oom, self._tripped, self._events = [], -1, -1, -1
+        self._fds, self._oom, self._events = [], -1, -1
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None

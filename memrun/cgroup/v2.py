@@ -291,6 +291,8 @@ class Group:
             self._news = True
         return self._held
 
+    def foresee(self, limit: int) -> None: ...  # nothing would hold up a raise
+
     def found_held(self) -> None:
         self._held = self._news = True
 

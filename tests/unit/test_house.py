@@ -70,7 +70,8 @@ ROOMS = {
     "cgroup.gauge": "errors signals cgroup cgroup.detect cgroup.files cgroup.eventfd",
     "cgroup.homes": "errors cgroup.detect cgroup.files",
     "cgroup.v1": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.v1group ?cgroup.detect",
-    "cgroup.v1group": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.freezer1 ?cgroup.v1",
+    "cgroup.wire1": "cgroup cgroup.eventfd ?cgroup.files",
+    "cgroup.v1group": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.freezer1 cgroup.wire1 ?cgroup.v1",
     "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.ground cgroup.tree",
     "oomlog": "",
     "hand": "errors signals",
@@ -101,8 +102,9 @@ ROOMS = {
     "outlet": "",
     "frame": "cells units ?jobs",
     "view": "cells outlet units ~frame ~summary ?jobs",
+    "ahead": "aside budget events states ?supervisor",
     "usher": "?supervisor",
-    "supervisor": "errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options ?usher",
+    "supervisor": "ahead errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options ?usher",
     # floor 4: batches
     "entries": "states ?jobs ?output ?supervisor",
     "berth": "errors identity job jobs output record report templates units ?entries ?options",
@@ -133,7 +135,7 @@ ROOMS = {
     "cli": "errors launch names oneshot options signals telling ~verbs ~report ~doctor ~setup ~checking ~up ~__init__",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "aside batch batchrun berth company control desk entries gauges hooks output outlet progress view watch supervisor",
+    "trio": "ahead aside batch batchrun berth company control desk entries gauges hooks output outlet progress view watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
@@ -141,7 +143,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "frame top",
     "dataclasses": "events ledger policy states gauges jobs plan",
-    "typing": "api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up usher control desk frame gauges hooks jobs machine output plan policy reread summary view watch supervisor top",
+    "typing": "ahead api aside batch batchdesk batchrun berth budget claims company entries ledger needs progress up usher control desk frame gauges hooks jobs machine output plan policy reread summary view watch supervisor top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
