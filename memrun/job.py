@@ -136,7 +136,7 @@ class Attempt:
         wish = wish_of(site, spec, spec.limit if attempt == 1 else limit)
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
         try:
-            self._check_pauses()
+            self._check_abilities()
             self.kmsg = oomlog.listen()
             if guarded and self.holds:
                 self.guard = Guard(self.group)
@@ -176,11 +176,16 @@ class Attempt:
         order.immune = self.holds and self.group.version == "v2"
         return order
 
-    def _check_pauses(self) -> None:
-        """A rule that pauses wants a freezer (at the limit the kernel alone can hold a job)."""
+    def _check_abilities(self) -> None:
+        """A rule that pauses wants a freezer (at the limit the kernel alone can hold a job); one of pressure a kernel that tells of it."""
         actions = [mark.action.do for mark in self.spec.at] + [rule.action.do for rule in self.spec.pressure]
         if "pause" in actions and not self.group.can_freeze():
             raise LimitError(*cgroup.NO_FREEZER)
+        if self.spec.pressure:
+            from memrun.cgroup import gauge  # few want it, and they wait for it before their command starts
+
+            for rule in self.spec.pressure:
+                gauge.pressure(self.group.path, self.group.version, rule.level, rule.mode).close()
 
     def relieve(self) -> None:
         """The guard may go: from now on the event loop watches."""

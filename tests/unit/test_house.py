@@ -94,7 +94,7 @@ ROOMS = {
     "top": "cells clients errors frame units",
     "verbs": "cells errors clients report units signals options ~logs ~top",
     "desk": "aside cgroup cgroup.details errors events job options signals states units ?supervisor ?cgroup",
-    "job": "cgroup guard errors hand launch oomlog record signals units ~surroundings ?options",
+    "job": "cgroup ~cgroup.gauge guard errors hand launch oomlog record signals units ~surroundings ?options",
     "kin": "",
     "strangers": "cgroup.detect cgroup.homes errors kin signals",
     "attach": "cgroup.homes errors job kin oomlog options signals strangers units ?record ?cgroup",
