@@ -211,9 +211,9 @@ def bare_gap(limit: int) -> int:
     """The same, where nothing protects the job from the OOM killer while it climbs on (without CAP_SYS_RESOURCE), and where the one who
     freezes it waits for the processor behind it (see guard.hurry): T = 0.5 s, but no more than a tenth.
 
-    Measured as uid 1000 in a User-Mode Linux 6.1 that had a fifth of a CPU, at 20 MiB. With wire_gap: 5 of 19 runs killed (eight
-    processes, 25 forks, one 60 MiB write to a memfd). With a tenth: none of 22 with processes and memfd; of the forks still 2
-    of 6: they are more than it is meant for, and fork in the kernel.
+    Measured as uid 1000 in a User-Mode Linux 6.1 on a loaded machine, at 20 MiB; few runs, under varying load. Eight processes and
+    one 60 MiB write to a memfd: with wire_gap 4 of 16 killed, with a tenth none of 22 (nor with 8 % of 10, with 15 % of 10). 25
+    processes that fork and touch: 1 of 3 before, 2 of 6 with a tenth, which is no help there.
     """
     if limit < SMALL or detect.may_exempt():
         return wire_gap(limit)
