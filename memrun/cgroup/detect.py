@@ -208,3 +208,19 @@ def missing(setup: Setup) -> tuple[str, str]:
         "this machine has no memory controller on any cgroup hierarchy",
         "As root: 'mount -t cgroup -o memory none /sys/fs/cgroup/memory', or boot with cgroup_enable=memory",
     )
+
+
+def remedy(number: int) -> str:
+    """What mends an error from where v2 groups are to be made."""
+    if number == errno.EROFS:
+        return "In a container: start it with --privileged, or with --security-opt writable-cgroups=true (docker 28 or newer)"
+    why = {
+        errno.EBUSY: "Other processes share memrun's own group",
+        errno.EACCES: f"memrun's own group is {own().get('', '/')}",
+    }.get(errno.EACCES if number == errno.EPERM else number)
+    if why is None:
+        return ""
+    if not os.path.isdir("/run/systemd/system"):
+        return f"{why}; 'memrun doctor' prints the command that gives it one of its own"
+    user = "--user " if os.geteuid() else ""
+    return f"{why}; run it as 'systemd-run {user}--scope -p Delegate=yes memrun ...'"

@@ -70,7 +70,7 @@ class Host:
             self._make_run(base)
         except GroupError as e:
             base.close()
-            raise NoCgroupError(f"no memory group can be made: {e.what}", remedy(e.errno)) from None
+            raise NoCgroupError(f"no memory group can be made: {e.what}", detect.remedy(e.errno)) from None
         self._base = base
 
     def _make_run(self, base: Dir) -> None:
@@ -270,9 +270,16 @@ class Group:
         self._look(keyed(self._read(self._events)))
         heard.at_limit, self._news = self._news, False
         events, states = keyed(self._read(self._events)), keyed(self._read(self._states))
-        heard.kills, heard.own = events.get("oom_kill", 0), events.get("oom", 0)
+        heard.kills, heard.own = self._kills(events), events.get("oom", 0)
         heard.populated, heard.frozen = states.get("populated") == 1, states.get("frozen") == 1
         return heard
+
+    def _kills(self, events: dict[str, int]) -> int:
+        """But those at limits that the job gave to groups of its own: they are the job's affair, and no reason to end it."""
+        kills = events.get("oom_kill", 0)
+        if kills and self._local >= 0 and events.get("oom", 0) and not keyed(self._read(self._local)).get("oom", 0):
+            return 0
+        return kills
 
     def reflex(self) -> bool:
         return self._look(keyed(self._leaf.read("memory.events")))
@@ -382,19 +389,3 @@ def _oom_of(place: str) -> int:
         return 0
     finally:
         group.close()
-
-
-def remedy(number: int) -> str:
-    """What mends an error from where groups are to be made."""
-    if number == errno.EROFS:
-        return "In a container: start it with --privileged, or with --security-opt writable-cgroups=true (docker 28 or newer)"
-    why = {
-        errno.EBUSY: "Other processes share memrun's own group",
-        errno.EACCES: f"memrun's own group is {detect.own().get('', '/')}",
-    }.get(errno.EACCES if number == errno.EPERM else number)
-    if why is None:
-        return ""
-    if not os.path.isdir("/run/systemd/system"):
-        return f"{why}; 'memrun doctor' prints the command that gives it one of its own"
-    user = "--user " if os.geteuid() else ""
-    return f"{why}; run it as 'systemd-run {user}--scope -p Delegate=yes memrun ...'"

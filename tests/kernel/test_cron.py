@@ -134,7 +134,8 @@ def crontab(tmp_path):
         script = f"#!/bin/sh\ncat > {tmp_path}/part.$$ && mv {tmp_path}/part.$$ {tmp_path}/mail-$$\n"
         (tmp_path / "sendmail").write_text(script)
         (tmp_path / "crontab").write_text(f"MAILTO=root\nPYTHONPATH={ROOT}\n" + "".join(f"@reboot {line}\n" for line in lines))
-        words = ["unshare", "-m", "sh", "-c", SETTING, "setting", str(tmp_path), CRON]
+        shutil.copy(CRON, tmp_path / "cron")  # what is mounted over /usr/sbin hides it
+        words = ["unshare", "-m", "sh", "-c", SETTING, "setting", str(tmp_path), str(tmp_path / "cron")]
         started.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}))
         return started[-1]
 
