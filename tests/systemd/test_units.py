@@ -72,7 +72,8 @@ def test_one_run_and_its_end_in_the_journal(service):
     found = run("journalctl", "-o", "json", "MEMRUN_NAME=backup", "MEMRUN_RESULT=oom-kill").stdout.splitlines()
     entry = json.loads(found[-1])
     assert (entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["MEMRUN_LIMIT"]) == ("memrun", "3", str(40 << 20))
-    assert entry["_SYSTEMD_UNIT"] == name
+    # journald looks the sender up in /proc when it gets round to the entry: it may have ended by then
+    assert entry.get("_SYSTEMD_UNIT", name) == name
     assert entry["MESSAGE"].startswith("backup: oom-kill: killed at the limit of 40M")
 
 
