@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from memrun.supervisor import Run
 
 Words = dict[str, object]
-NAMES = {
-    states.Running: "RUNNING",
-    states.Draining: "RUNNING",
-    states.Paused: "PAUSED",
-    states.Lent: "PAUSED",
-    states.Ending: "STOPPING",
-    states.Settling: "STOPPING",
-    states.Waiting: "BACKOFF",
-    states.Over: "EXITED",
-}
 BACKLOG = 256  # events that a reader may be behind before it is dropped
 KEPT = 256  # events that are kept for who asks later
 COMPLAIN_EVERY = 1.0  # seconds: who sends garbage must not fill a log
@@ -119,7 +109,7 @@ class Desk:
         return {
             "name": run.spec.name,
             "file": None,
-            "state": NAMES[type(run.state.phase)],
+            "state": states.WORDS[type(run.state.phase)],
             "pid": run.attempt.child.pid,
             "cgroup": group.path,
             "limit": group.limit if alive else run.state.limit,

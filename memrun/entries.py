@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from memrun.output import Sink
     from memrun.supervisor import Run
 
-WORDS = {
-    states.Running: "RUNNING",
-    states.Draining: "RUNNING",
-    states.Paused: "PAUSED",
-    states.Lent: "PAUSED",
-    states.Ending: "STOPPING",
-    states.Settling: "STOPPING",
-    states.Waiting: "BACKOFF",
-    states.Over: "EXITED",
-}
-
 
 class Entry:
     """`limit`: bytes that its next attempt is to get; `rank`: its age, once nothing but room is missing; `reserved`: bytes that it was promised and does not have yet; `asks`: bytes that it wants to go on with, held at its
@@ -104,4 +93,4 @@ class Entry:
             return "EXITED" if self.outcome.ok or self.outcome.result in {"stopped", "skipped"} else "FATAL"
         if self.run is None:
             return "WAITING" if self.reserved is None else "STARTING"
-        return "WAITING" if self.queued else WORDS[type(self.run.state.phase)]
+        return "WAITING" if self.queued else states.WORDS[type(self.run.state.phase)]

@@ -124,3 +124,13 @@ class State:
 
 
 START = State(Running())
+WORDS = {  # what `ps` calls them
+    Running: "RUNNING",
+    Draining: "RUNNING",
+    Paused: "PAUSED",
+    Lent: "PAUSED",
+    Ending: "STOPPING",
+    Settling: "STOPPING",
+    Waiting: "BACKOFF",
+    Over: "EXITED",
+}
