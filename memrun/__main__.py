@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-gc.disable()  # until an event loop runs (company.py, batchrun.py): what is loaded stays, and there is no other garbage yet
+gc.disable()  # until an event loop runs (company.py, batch/run.py): what is loaded stays, and there is no other garbage yet
 
 if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own; ignored (a background job of a script), it stays so
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until it is held, a Ctrl-C ends us as it ends any program: no traceback

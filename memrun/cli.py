@@ -181,7 +181,7 @@ def _verb(name: str) -> Callable[[list[str], frozenset[int]], int]:
 
 
 def _up(words: list[str], mask: frozenset[int]) -> int:
-    from memrun.up import main as up
+    from memrun.batch.up import main as up
 
     return up(words, mask)
 

@@ -19,8 +19,8 @@ from memrun.output import Sink
 from memrun.supervisor import Run
 
 if TYPE_CHECKING:
+    from memrun.cron.letter import Letter
     from memrun.job import Stay
-    from memrun.letter import Letter
     from memrun.record import Record
     from memrun.telling import Teller
 
@@ -76,7 +76,7 @@ async def _write(letter: Letter, run: Run) -> None:
 
 
 async def _draw(letter: Letter, run: Run) -> None:
-    """The one timer of memrun's, and only here: no kernel tells of every change of use. See curve.py for how rarely it wakes us."""
+    """The one timer of memrun's, and only here: no kernel tells of every change of use. See cron/curve.py for how rarely it wakes us."""
     while True:
         if run.alive:
             group = run.attempt.group

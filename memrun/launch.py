@@ -58,7 +58,7 @@ class Order:
     )
 
     files: tuple[int, int] | None = (
-        None  # limit on open files for whatever is started, where memrun has changed its own (openfiles.py)
+        None  # limit on open files for whatever is started, where memrun has changed its own (batch/openfiles.py)
     )
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None, directory: str = "") -> None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.cgroup import Host
+    from memrun.cron.turn import Lock
     from memrun.job import Stay
     from memrun.record import Record
     from memrun.strangers import Strangers
-    from memrun.turn import Lock
 
 SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
 
@@ -74,7 +74,7 @@ def _take_turn(spec: Spec) -> Lock | None:
     """Wait until it may begin."""
     if spec.lock is None and not spec.jitter:
         return None
-    from memrun import turn
+    from memrun.cron import turn
 
     return turn.take(spec.jitter, None if spec.lock is None else spec.lock or spec.name, spec.lock_wait)
 

@@ -12,8 +12,8 @@ from memrun.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from memrun.cron.letter import Letter
     from memrun.identity import Identity
-    from memrun.letter import Letter
     from memrun.options import Spec
     from memrun.ownlog import Log
     from memrun.record import Record
@@ -61,7 +61,7 @@ class Teller:
         for key in ("quiet", "stdout", "stderr"):
             if getattr(self.spec, key):
                 raise UsageError(f"--{key} and --mail-style contradict each other")
-        from memrun.letter import Letter
+        from memrun.cron.letter import Letter
 
         return Letter(self.spec, who)
 
@@ -112,7 +112,7 @@ class Teller:
         if self.log is not None and (line or self.spec.log_target != "stderr"):
             self.log.say(report.summary(record), 6 if record.ok else 3, report.fields(record), always=True)
         if self.letter is not None and line:
-            from memrun import letter
+            from memrun.cron import letter
 
             self.letter.drain()
             letter.post(self.letter.text(line, record))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from memrun import cells, clients, errors, signals
+from memrun import clients, errors, signals
 from memrun.options import nearest
 from memrun.report import clean
 from memrun.units import format_size, parse_duration
+from memrun.views import cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _wait(flags: dict[str, str], plain: list[str]) -> int:
 
 
 def _logs(flags: dict[str, str], plain: list[str]) -> int:
-    from memrun import logs
+    from memrun.views import logs
 
     return logs.show(plain[0], follow=bool(flags))
 
@@ -212,7 +213,7 @@ def _logs(flags: dict[str, str], plain: list[str]) -> int:
 def _top(_flags: dict[str, str], _plain: list[str]) -> int:
     if not cells.is_live(1):
         return _ps({}, [])
-    from memrun import top  # with rich: 40 ms
+    from memrun.views import top  # with rich: 40 ms
 
     return top.watch()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from memrun import attach, checking, cli, doctor, up, verbs
+from memrun import attach, checking, cli, doctor, verbs
+from memrun.batch import up
 from memrun.options import SECTIONS, Option
 
 if TYPE_CHECKING:

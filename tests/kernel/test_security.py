@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from faults.scenarios import soon
 
-from memrun import logs, names, summary
+from memrun import names
+from memrun.batch import summary
 from memrun.errors import MemrunError
+from memrun.views import logs
 
 MEMRUN = [sys.executable, "-m", "memrun"]
 STRANGER = 54399  # a user that nobody is

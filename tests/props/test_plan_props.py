@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memrun.plan import Claim, Holding, order, plan
+from memrun.batch.plan import Claim, Holding, order, plan
 
 BUDGET = 12
 

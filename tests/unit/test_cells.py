@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memrun import cells
+from memrun.views import cells
 
 printable = st.text().map(cells.plain)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from memrun.claims import Claims
+from memrun.batch.claims import Claims
 from memrun.errors import RefusedError
 
 MIB = 1 << 20

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from memrun import cells, frame
 from memrun.jobs import STATES, Progress, Row
+from memrun.views import cells, frame
 
 M = 1 << 20
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memrun import ledger
+from memrun.batch import ledger
 from memrun.errors import MemrunError, RefusedError
 
 
@@ -45,7 +45,7 @@ def test_what_was_written_is_known_again(file):
 
 def test_a_write_outlives_a_sigkill_as_soon_as_it_is_committed(file):
     program = (
-        "import os, sys; from memrun import ledger; book = ledger.take(sys.argv[1], os.getpid()); book.launched('a', 'd', 1); "
+        "import os, sys; from memrun.batch import ledger; book = ledger.take(sys.argv[1], os.getpid()); book.launched('a', 'd', 1); "
         "book.ended('a', 'success', '', {}); book.commit(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, file]).returncode == -9

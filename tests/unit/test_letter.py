@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from memrun import ring
-from memrun.curve import BLOCKS, MOST, PLAIN, Curve, drawn
-from memrun.letter import is_utf8
-from memrun.ring import Ring
+from memrun.cron import ring
+from memrun.cron.curve import BLOCKS, MOST, PLAIN, Curve, drawn
+from memrun.cron.letter import is_utf8
+from memrun.cron.ring import Ring
 
 
 @pytest.fixture

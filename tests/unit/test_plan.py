@@ -9,7 +9,7 @@ from time import process_time
 
 import pytest
 
-from memrun.plan import Claim, Holding, Plan, order, plan
+from memrun.batch.plan import Claim, Holding, Plan, order, plan
 
 
 def claims(*sizes, most=0):

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from memrun import cells, summary
+from memrun.batch import summary
 from memrun.errors import MemrunError
 from memrun.jobs import Batch, Job, Outcome
 from memrun.options import Spec
 from memrun.record import RESULTS, Record
 from memrun.units import Share
+from memrun.views import cells
 
 G = 1 << 30
 

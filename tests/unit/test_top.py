@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from memrun import cells, top
-from memrun.frame import Page
 from memrun.jobs import STATES
+from memrun.views import cells, top
+from memrun.views.frame import Page
 
 M = 1 << 20
 NOW = 1795557660.0  # 2026-11-24T22:01:00Z

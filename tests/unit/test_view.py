@@ -15,9 +15,10 @@ import pytest
 import trio
 import trio.testing
 
-from memrun import cells, view
 from memrun.jobs import Outcome, Progress, Row
-from memrun.outlet import Outlet
+from memrun.views import cells
+from memrun.views import live as view
+from memrun.views.outlet import Outlet
 
 M = 1 << 20
 ROW = Row("align", "RUNNING", 8 * M, 4 * M, 1, 1.0)

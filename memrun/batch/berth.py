@@ -24,7 +24,7 @@ from memrun.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memrun.entries import Entry
+    from memrun.batch.entries import Entry
     from memrun.job import Site
     from memrun.options import Spec
 

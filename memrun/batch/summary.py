@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from memrun import cells
 from memrun.errors import MemrunError
 from memrun.record import SCHEMA, Record
 from memrun.report import clean, verdict, what
 from memrun.units import format_duration, format_size
+from memrun.views import cells
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from rich.text import Text
 
 from memrun import clients, errors
-from memrun.cells import cut, fit, pad, plain, width
-from memrun.frame import FIRST, SMALL, STYLES, Page, alarm, brief
 from memrun.units import format_size
+from memrun.views.cells import cut, fit, pad, plain, width
+from memrun.views.frame import FIRST, SMALL, STYLES, Page, alarm, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 
-from memrun.curve import Curve, drawn
-from memrun.ring import Ring
+from memrun.cron.curve import Curve, drawn
+from memrun.cron.ring import Ring
 from memrun.units import format_duration, format_size
 
 TYPE_CHECKING = False

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from memrun.cells import cut, fit, pad, plain, width
 from memrun.units import format_size
+from memrun.views.cells import cut, fit, pad, plain, width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

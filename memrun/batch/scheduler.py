@@ -25,22 +25,22 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import events
-from memrun.berth import pump, raised, unstarted
-from memrun.claims import Claims
-from memrun.entries import Entry
+from memrun.batch.berth import pump, raised, unstarted
+from memrun.batch.claims import Claims
+from memrun.batch.entries import Entry
+from memrun.batch.needs import hopeless, met
 from memrun.errors import CrowdedError, MemrunError, refused
 from memrun.hooks import Pool
 from memrun.jobs import Outcome
-from memrun.needs import hopeless, met
 from memrun.supervisor import Run, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memrun.berth import Berths
+    from memrun.batch.berth import Berths
+    from memrun.batch.ledger import Ledger
     from memrun.job import Attempt, Site
     from memrun.jobs import Batch, Job
-    from memrun.ledger import Ledger
 
 SILENT = (events.Crossed, events.Pressed, events.Rang, events.SignalAsked)  # events after which nobody has more or less memory
 TOO_LATE = "the run was stopped before it could start"

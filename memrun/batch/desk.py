@@ -13,9 +13,9 @@ from memrun.job import iso
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memrun.batch import Scheduler
+    from memrun.batch.entries import Entry
+    from memrun.batch.scheduler import Scheduler
     from memrun.desk import Words
-    from memrun.entries import Entry
 
 
 class BatchDesk(Desk):

@@ -10,16 +10,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from memrun import errors, keeper, ledger, report
+from memrun import errors, report
+from memrun.batch import keeper, ledger
 from memrun.jobs import Outcome
 from memrun.notify import Notify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from memrun.batch.ledger import Known, Ledger
+    from memrun.cron.turn import Lock
     from memrun.jobs import Batch, Job
-    from memrun.ledger import Known, Ledger
-    from memrun.turn import Lock
 
 USAGE = """\
 memrun up FILE [JOB...]        run a job file until it is done; again: goes on where it stopped
@@ -121,7 +122,7 @@ def _take_turn(wish: Wish) -> Lock | None:
     """Wait until it may begin."""
     if not wish.options:
         return None
-    from memrun import turn
+    from memrun.cron import turn
     from memrun.options import Spec
 
     asked = Spec([wish.file], wish.options)  # --lock alone: by the file's name
@@ -199,7 +200,7 @@ def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends, locks: tuple[int, .
     try:
         import trio
 
-        from memrun.batchrun import Show
+        from memrun.batch.run import Show
 
         return trio.run(Show(wish, batch, book, site).play, known, done, ends)
     finally:

@@ -1,4 +1,4 @@
-"""The books of a batch's budget: who claims room, who has how much, what is still free. It reckons; plan.py decides, batch.py acts.
+"""The books of a batch's budget: who claims room, who has how much, what is still free. It reckons; plan.py decides, scheduler.py acts.
 
 A limit in use is what the group has, as the kernel gave it back; what was promised counts from the promise on.
 """
@@ -9,15 +9,15 @@ from bisect import insort
 from itertools import count
 from typing import TYPE_CHECKING
 
+from memrun.batch.plan import Claim, Holding, order, plan
 from memrun.cgroup import grace
 from memrun.errors import RefusedError
-from memrun.plan import Claim, Holding, order, plan
 from memrun.units import format_size
 
 if TYPE_CHECKING:
-    from memrun.entries import Entry
+    from memrun.batch.entries import Entry
+    from memrun.batch.plan import Plan
     from memrun.job import Site
-    from memrun.plan import Plan
 
 
 class Claims:

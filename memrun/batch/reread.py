@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memrun.batch.up import CHANGED
 from memrun.units import format_size
-from memrun.up import CHANGED
 
 if TYPE_CHECKING:
-    from memrun.batch import Scheduler
-    from memrun.entries import Entry
+    from memrun.batch.entries import Entry
+    from memrun.batch.scheduler import Scheduler
     from memrun.jobs import Batch, Job
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun.cells import is_live, width
-from memrun.cells import plain as harmless
-from memrun.outlet import Outlet
 from memrun.units import format_size
+from memrun.views.cells import is_live, width
+from memrun.views.cells import plain as harmless
+from memrun.views.outlet import Outlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +135,7 @@ class Screen:
     """The last lines of a terminal, painted over and over."""
 
     def __init__(self, fd: int) -> None:
-        from memrun.frame import Page, batch  # rich: 40 ms, and only a terminal has use for it
+        from memrun.views.frame import Page, batch  # rich: 40 ms, and only a terminal has use for it
 
         self._fd, self._outlet = fd, Outlet(fd)
         self._page, self._frame = Page(_encoding()), batch
@@ -197,7 +197,7 @@ def started(row: Row) -> str:
 def ended(outcome: Outcome, done: int, total: int) -> str:
     """What the plain view says of an end, and how far the batch is. Figures, not a Progress: that reads the use of all that runs,
     which is too much for every end of thousands."""
-    from memrun.summary import sentence
+    from memrun.batch.summary import sentence
 
     return f"{sentence(outcome)} [{done} of {total}]"
 

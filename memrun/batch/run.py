@@ -11,29 +11,32 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import errors, events, letter, openfiles, report, reread, signals, summary, view, watch
-from memrun.batch import Scheduler
-from memrun.batchdesk import BatchDesk
-from memrun.berth import Berths, write_report
-from memrun.cells import is_live
+from memrun import errors, events, report, signals, watch
+from memrun.batch import openfiles, reread, summary
+from memrun.batch.berth import Berths, write_report
+from memrun.batch.desk import BatchDesk
+from memrun.batch.progress import progress
+from memrun.batch.scheduler import Scheduler
+from memrun.batch.up import CHANGED
 from memrun.control import serve
+from memrun.cron import letter
+from memrun.cron.ring import Ring
 from memrun.job import iso
 from memrun.jobs import Outcome
 from memrun.ownlog import ERROR, INFO, Log
-from memrun.progress import progress
 from memrun.record import Record
-from memrun.ring import Ring
 from memrun.units import format_size
-from memrun.up import CHANGED
+from memrun.views import live as view
+from memrun.views.cells import is_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memrun.entries import Entry
+    from memrun.batch.entries import Entry
+    from memrun.batch.ledger import Known, Ledger
+    from memrun.batch.up import Ends, Wish
     from memrun.job import Site
     from memrun.jobs import Batch, Progress
-    from memrun.ledger import Known, Ledger
-    from memrun.up import Ends, Wish
 
 UNWATCHED = 30  # seconds
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memrun.entries import Entry
+    from memrun.batch.entries import Entry
     from memrun.jobs import Need
 
 

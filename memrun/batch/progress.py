@@ -9,8 +9,8 @@ import trio
 from memrun.jobs import Progress, Row
 
 if TYPE_CHECKING:
-    from memrun.batch import Scheduler
-    from memrun.entries import Entry
+    from memrun.batch.entries import Entry
+    from memrun.batch.scheduler import Scheduler
 
 
 def progress(scheduler: Scheduler, began: float) -> Progress:
