@@ -1,8 +1,8 @@
 """A job file's jobs within one budget: who may start, who is given more, when it is over. One scheduler, one hand for all of it.
 
-Each job that runs has a Run of its own (supervisor.py) with its own policy; this room is the usher between them: it holds the
-budget. One loop looks at all of it (`_shuffle`) whenever something has changed, asks plan.py, and carries out what that says, so
-that starts, grants and further attempts can never be decided from two sides.
+Each job that runs has a Run of its own (supervisor.py) with its own policy; what those want and tell comes through usher.py. One
+loop looks at all of it (`_shuffle`) whenever something has changed, asks plan.py, and carries out what that says, so that starts,
+grants and further attempts can never be decided from two sides.
 
     waiting for others -> queued (a claim on the budget) -> started (a Run) -> ... -> done (an Outcome)
                               ^                                |
@@ -29,6 +29,7 @@ from memrun.batch.berth import pump, raised, unstarted
 from memrun.batch.claims import Claims
 from memrun.batch.entries import Entry
 from memrun.batch.needs import hopeless, met
+from memrun.batch.usher import BatchUsher
 from memrun.errors import CrowdedError, MemrunError, refused
 from memrun.hooks import Pool
 from memrun.jobs import Outcome
@@ -55,17 +56,16 @@ class Scheduler:
         self.claims = Claims(site, site.size(batch.memory), batch.parallel)
         self.entries: dict[str, Entry] = {}
         self.ending = ""  # '' | 'stopping' | 'killing'
+        self.usher = BatchUsher(self.claims, ledger, berths, self._heard)
         self.told: Callable[[Entry, object], None] = lambda _entry, _what: None
         self.over = trio.Event()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._hooks: Pool | None = None
         self._launching = trio.Semaphore(AT_ONCE)
-        self._launched: dict[Run, Entry] = {}  # in this order
         self._waiting: dict[str, Entry] = {}  # for others
         self._look = True  # somebody's needs may have been met
         self._unsynced, self._due = False, math.inf  # the ledger, and when it wants to be
-        self._unasked = False  # what runs is killed without having been asked to stop
         self._failure = ""  # the first job that has failed
         self._total = self._open = 0  # jobs that are no services: all, and those that are not done
         for job in batch.jobs:
@@ -163,7 +163,7 @@ class Scheduler:
                 self._done(entry, Outcome(entry.name, "skipped", why="everything else was done before it could start"))
             elif entry.reserved is not None:
                 entry.stopped = True  # it is being launched
-        for entry in reversed(self._launched.values()):
+        for entry in reversed(self.usher.launched.values()):
             if entry.run is not None and not entry.done:
                 self.stop_one(entry)
                 await entry.run.over.wait()
@@ -176,9 +176,9 @@ class Scheduler:
         assert self._nursery is not None
         found = self.claims.plan(time.monotonic(), starts=not self.ending)
         for name, limit in found.grants:
-            self._grant(self.entries[name], limit)
+            self.usher.grant(self.entries[name], limit)
         for name in found.gives_way:
-            self._let_give_way(self.entries[name], found.why)
+            self.usher.let_give_way(self.entries[name], found.why)
         starts = [self.entries[name] for name in found.starts]
         self.claims.promise(starts)
         for entry in starts:
@@ -260,10 +260,10 @@ class Scheduler:
         pump(entry, self._nursery)
         if run is None:
             entry.run = run = Run(self.site, attempt)
-            run.usher = self
+            run.usher = self.usher
             run.hooks.pool = self._hooks
-            run.hear = lambda what: self.hear(entry, what)
-            self._launched[run] = entry
+            run.hear = lambda what: self.usher.hear(entry, what)
+            self.usher.launched[run] = entry
             run.begin()
             self._nursery.start_soon(self._attend, entry, run)
         else:
@@ -311,71 +311,16 @@ class Scheduler:
         if not outcome.ok and outcome.result != "skipped" and not entry.job.service:
             self._failure, self._look = self._failure or entry.name, True
 
-    # What runs of jobs say, and want: the usher
-
-    def hear(self, entry: Entry, what: events.Event | events.Tell) -> None:
-        """One event of a job's, before it is acted upon."""
-        match what:
-            case events.Launched():
-                entry.started = self._look = True
-                entry.since = trio.current_time()
-                self.ledger.note(entry.name, entry.launches, "launched")
-            case events.Settled(_, result):
-                self.berths.clear(entry)
-                self.ledger.note(entry.name, entry.launches, "settled", result)
-            case events.Reached() | events.RaiseAsked() | events.PauseAsked() | events.ResumeAsked() | events.Granted():
-                entry.since = trio.current_time()
-                self.ledger.note(entry.name, entry.launches, type(what).__name__.lower(), str(getattr(what, "limit", "")))
-        self.told(entry, what)
+    def _heard(self, entry: Entry, what: object) -> None:
+        """The usher has heard something of a job's; None: what it holds or wants is another."""
+        if isinstance(what, Outcome):  # nothing is started between a failure and the end of its job
+            self._note_failure(entry, what)
+            return
+        self._look = self._look or isinstance(what, events.Launched)  # who needs it to have been started
+        if what is not None:
+            self.told(entry, what)
         if not isinstance(what, SILENT):
             self.change()
-
-    def launch(self, run: Run, limit: int | None) -> None:
-        """It wants another attempt: queued, as old as it is."""
-        entry = self._launched[run]
-        limit, entry.new_limit = (limit, None) if entry.new_limit is None else (entry.new_limit, None)
-        entry.limit = self.claims.clipped(entry, limit)
-        self.claims.queue(entry)
-        self.ledger.grown(entry.name, entry.limit)
-        self.change()
-
-    def ask(self, run: Run, limit: int) -> None:
-        """It is held at its limit: what it wants is claimed, as far as the budget goes at all."""
-        if self.claims.ask(self._launched[run], limit):
-            self.change()
-        else:
-            run.send(events.Denied(trio.current_time()))
-
-    def may_lend(self, run: Run) -> bool:
-        """Only what nobody else was promised."""
-        return self.claims.may_lend(run.attempt.group.limit)
-
-    def finished(self, run: Run) -> None:
-        """Success is written down with the exit that told of it: in one commit, or neither. Nothing is started between a failure and that."""
-        entry, record = self._launched[run], run.record
-        assert record is not None
-        if self._unasked and record.result == "stopped" and record.exit_code == 0:
-            record.result = "success"  # nobody has asked it to end: it did so before the kill came
-        self._note_failure(entry, Outcome(entry.name, record.result))
-        if record.result == "success":
-            self.ledger.ended(entry.name, record.result, entry.why, record.as_dict())
-
-    def allow(self, run: Run, limit: int | None) -> None:
-        """RefusedError where the budget has not got it."""
-        self.claims.allow(self._launched[run], limit)
-
-    def _grant(self, entry: Entry, limit: int) -> None:
-        entry.asks = None
-        if entry.run is not None and entry.paused is not None:
-            entry.run.command(events.Granted(trio.current_time(), limit))
-
-    def _let_give_way(self, entry: Entry, why: str) -> None:
-        entry.asks, entry.why = None, ""
-        if entry.run is not None:
-            self.ledger.note(entry.name, entry.launches, "gives-way", why)
-            entry.run.remark = why
-            self.told(entry, events.Tell("gives-way", why))
-            entry.run.command(events.GiveWayAsked(trio.current_time()))
 
     # Being ended
 
@@ -390,11 +335,11 @@ class Scheduler:
 
     def stop(self, *, now: bool = False) -> None:
         """Nothing is started any more, and what runs is asked to stop; said again, or `now`, it is killed."""
-        self._unasked = now and not self.ending
+        self.usher.unasked = now and not self.ending
         self.ending = "killing" if self.ending or now else "stopping"
         if self.ending == "killing" and self._hooks is not None:
             self._hooks.cut()
         self._look = True
-        for entry in [entry for entry in self._launched.values() if not entry.done]:
+        for entry in [entry for entry in self.usher.launched.values() if not entry.done]:
             self.stop_one(entry, now=self.ending == "killing")
         self.change()

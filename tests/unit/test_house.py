@@ -115,7 +115,8 @@ ROOMS = {
     "batch.needs": "?batch.entries ?jobs",
     "batch.reread": "units batch.up ?batch.scheduler ?batch.entries ?jobs",
     "batch.openfiles": "launch ?jobs",
-    "batch.scheduler": "batch.berth batch.claims batch.entries errors events hooks jobs batch.needs supervisor ?batch.berth ?job ?batch.ledger",
+    "batch.usher": "events jobs ?batch.berth ?batch.claims ?batch.entries ?batch.ledger ?supervisor",
+    "batch.scheduler": "batch.usher batch.berth batch.claims batch.entries errors events hooks jobs batch.needs supervisor ?batch.berth ?job ?batch.ledger",
     "batch.ledger": "errors",
     "batch.keeper": "errors signals",
     "batch.progress": "jobs ?batch.scheduler ?batch.entries",
@@ -138,7 +139,7 @@ ROOMS = {
     "cli": "errors launch names oneshot options signals telling ~verbs ~report ~doctor ~setup ~checking ~batch.up ~__init__",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "ahead aside batch.scheduler batch.run batch.berth company control desk batch.entries gauges hooks output views.outlet batch.progress views.live watch supervisor",
+    "trio": "ahead aside batch.scheduler batch.usher batch.run batch.berth company control desk batch.entries gauges hooks output views.outlet batch.progress views.live watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
@@ -146,7 +147,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "views.frame views.top",
     "dataclasses": "events batch.ledger policy states gauges jobs batch.plan",
-    "typing": "ahead api aside batch.scheduler batch.desk batch.run batch.berth budget batch.claims company batch.entries batch.ledger batch.needs batch.progress batch.up usher control desk views.frame gauges hooks jobs machine output batch.plan policy batch.reread batch.summary views.live watch supervisor views.top",
+    "typing": "ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth budget batch.claims company batch.entries batch.ledger batch.needs batch.progress batch.up usher control desk views.frame gauges hooks jobs machine output batch.plan policy batch.reread batch.summary views.live watch supervisor views.top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
