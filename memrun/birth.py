@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CLONE3 = 435  # on every architecture that is younger than it
 INTO_CGROUP = 1 << 33
+OF_OUR_PARENT = 1 << 15  # CLONE_PARENT: our sibling, not our child
 SIGCHLD = 17
 ONE_THREAD = 3  # links of /proc/self/task: '.', '..', the thread
 
@@ -29,10 +30,22 @@ def fork(directory: int) -> tuple[int, bool]:
     """As os.fork, and whether the child is in the group of that directory (-1: none); where that cannot be it is wherever we are."""
     if directory >= 0 and _is_alone():
         clone = _clone3()
-        pid = -1 if clone is None else clone(_arguments(directory))
+        pid = -1 if clone is None else clone(_arguments(INTO_CGROUP, SIGCHLD, directory))
         if pid >= 0:
             return pid, True
     return os.fork(), False
+
+
+def for_parent(directory: int) -> tuple[int, bool]:
+    """The same for whoever forked us: the child is a child of that process. -1 where that cannot be."""
+    clone = _clone3()
+    if clone is None or not _is_alone():
+        return -1, False
+    if directory >= 0:
+        pid = clone(_arguments(INTO_CGROUP | OF_OUR_PARENT, 0, directory))
+        if pid >= 0:
+            return pid, True
+    return clone(_arguments(OF_OUR_PARENT, 0, 0)), False
 
 
 def _is_alone() -> bool:
@@ -43,9 +56,9 @@ def _is_alone() -> bool:
         return False
 
 
-def _arguments(directory: int) -> bytes:
+def _arguments(flags: int, at_exit: int, directory: int) -> bytes:
     """struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup."""
-    return b"".join(number.to_bytes(8, "little") for number in (INTO_CGROUP, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, directory))
+    return b"".join(number.to_bytes(8, "little") for number in (flags, 0, 0, 0, at_exit, 0, 0, 0, 0, 0, directory))
 
 
 def _clone3() -> Callable[[bytes], int] | None:

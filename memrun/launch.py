@@ -25,7 +25,7 @@ from memrun.errors import FAILED, NOT_EXECUTABLE, NOT_FOUND, CrowdedError, Launc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from memrun.surroundings import Surroundings
 
@@ -60,6 +60,8 @@ class Order:
     files: tuple[int, int] | None = (
         None  # limit on open files for whatever is started, where memrun has changed its own (batch/openfiles.py)
     )
+
+    deliver: Callable[[Order, int], int] | None = None  # who forks for us, if we are large (batch/midwife.py)
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None, directory: str = "") -> None:
         """`directory`: where the command will be looked up and start, if not here."""
@@ -178,9 +180,11 @@ def start(order: Order) -> Underway:
     told, tell = os.pipe()
     before = signals.block(signals.every())
     try:
-        pid, born = birth.fork(order.birthplace)
-        if pid == 0:
-            _child(order, order.procs_fds[1:] if born else order.procs_fds, tell)
+        pid = order.deliver(order, tell) if order.deliver is not None else 0
+        if not pid:
+            pid, born = birth.fork(order.birthplace)
+            if pid == 0:
+                become(order, tell, born=born)
     except OSError as e:
         os.close(tell)
         os.close(told)
@@ -217,8 +221,8 @@ def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError
     return LaunchError(f"cannot execute {order.path}{as_whom}: {os.strerror(number)}", NOT_EXECUTABLE)
 
 
-def _child(order: Order, doors: tuple[int, ...], tell: int) -> None:
-    """Between fork and exec. Never returns, never raises."""
+def become(order: Order, tell: int, *, born: bool) -> None:
+    """Between fork and exec. `born`: in the birthplace. Never returns, never raises."""
     stage = PREPARE
     try:
         argv = [os.fsencode(a) for a in order.argv]
@@ -231,9 +235,9 @@ def _child(order: Order, doors: tuple[int, ...], tell: int) -> None:
         if order.around is not None:
             order.around.before()
         _warm(argv, environ)
-        _call_itself(UNBORN)
+        call_itself(UNBORN)
         stage = ENTER
-        for fd in doors:
+        for fd in order.procs_fds[1 if born else 0 :]:
             os.write(fd, b"0")
         if order.around is not None:
             order.around.after()
@@ -297,7 +301,8 @@ def _redirect(order: Order) -> None:
             os.dup2(fd, target)
 
 
-def _call_itself(name: str) -> None:
+def call_itself(name: str) -> None:
+    """In ps and top, 15 bytes of it."""
     with open("/proc/self/comm", "wb", buffering=0) as f:
         f.write(name.encode())
 

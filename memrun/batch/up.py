@@ -197,11 +197,17 @@ def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends, locks: tuple[int, .
     known = book.known()
     done = what_is_done(wish, batch, known)
     site = Site((book.lock, *locks), pid=ends.known_as)
+    midwife = None
     try:
+        from memrun.batch.midwife import Midwife
+
+        midwife = Midwife()  # while we are small
         import trio
 
         from memrun.batch.run import Show
 
         return trio.run(Show(wish, batch, book, site).play, known, done, ends)
     finally:
+        if midwife is not None:
+            midwife.close()
         site.close()

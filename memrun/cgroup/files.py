@@ -13,6 +13,7 @@ import os
 from memrun.errors import GroupError
 
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+LEAF = 2  # links
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -90,11 +91,21 @@ class Dir:
         except OSError as e:
             raise GroupError("remove", f"{self.path}/{name}", e.errno or errno.EIO) from None
 
+    def is_leaf(self) -> bool:
+        """Whether it is known to have no groups below. Where links are not counted (1), that is never known."""
+        try:
+            return os.fstat(self.fd).st_nlink == LEAF
+        except OSError:
+            return False
+
     def children(self) -> list[str]:
         """Names of the groups directly below; none where this one is gone.
 
-        Reopened for each look: a listing through the held descriptor would move its shared offset.
+        Reopened for each look: a listing through the held descriptor would move its shared offset. A directory with two links (its name
+        and its '.') has none below: most groups are like that, and are looked at often.
         """
+        if self.is_leaf():
+            return []
         try:
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError:

@@ -415,6 +415,38 @@ def _child_of(pid):
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
+def _children_of(pid):
+    found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return {Path(f"/proc/{child}/comm").read_text().strip(): child for child in found}
+
+
+def test_jobs_are_children_of_the_supervisor_and_a_killed_midwife_is_done_without(file):
+    file.write("""
+[defaults]
+limit = "20M"
+[jobs.a]
+command = "echo $PPID >> parents; read x < gate"
+[jobs.b]
+command = "echo $PPID >> parents; pwd > where"
+depends_on = ["a"]
+working_dir = "{stem}"
+foreach = "sub*"
+""")
+    (file.folder / "sub").mkdir()
+    os.mkfifo(file.folder / "gate")
+    process = file.start()
+    file.until("a", "RUNNING")
+    supervisor = _child_of(process.pid)
+    os.kill(_children_of(supervisor)["memrun-midwife"], signal.SIGKILL)
+    with open(file.folder / "gate", "w") as gate:
+        gate.write("go\n")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert (file.folder / "parents").read_text().split() == [str(supervisor)]
+    assert (file.folder / "sub" / "parents").read_text().split() == [str(supervisor)]
+    assert (file.folder / "sub" / "where").read_text().split() == [str(file.folder / "sub")]
+
+
 def test_a_job_that_has_exited_when_memrun_is_killed_has_done_its_work(file):
     """Nobody has reaped it yet, and the kill is what the supervisor hears first."""
     file.write(

@@ -201,3 +201,14 @@ class TestTree:
             os._exit(0)
         os.waitpid(pid, 0)
         tree.kill_each([pid])
+
+
+def test_a_directory_is_known_to_have_none_below_by_its_links(tmp_path):
+    """Where links are counted, as in a tree of groups, no listing is made for that."""
+    here = Dir(str(tmp_path))
+    assert here.children() == []
+    (tmp_path / "below").mkdir()
+    assert not here.is_leaf()
+    assert here.children() == ["below"]
+    here.close()
+    assert not here.is_leaf()

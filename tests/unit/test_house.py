@@ -117,12 +117,13 @@ ROOMS = {
     "batch.openfiles": "launch ?jobs",
     "batch.usher": "events jobs ?batch.berth ?batch.claims ?batch.entries ?batch.ledger ?supervisor",
     "batch.scheduler": "batch.usher batch.berth batch.claims batch.entries errors events hooks jobs batch.needs supervisor ?batch.berth ?job ?batch.ledger",
+    "batch.midwife": "birth errors launch signals surroundings",
     "batch.ledger": "errors",
     "batch.keeper": "errors signals",
     "batch.progress": "jobs ?batch.scheduler ?batch.entries",
     "batch.desk": "desk errors events job ?batch.scheduler ?batch.entries",
     "batch.run": "batch.scheduler batch.desk batch.berth views.cells control errors events job jobs cron.letter batch.openfiles ownlog batch.progress record report batch.reread cron.ring signals batch.summary units batch.up views.live watch ~jobfile ?batch.entries ?batch.ledger",
-    "batch.up": "errors batch.keeper batch.ledger notify report jobs ~batch.run ~cgroup ~job ~jobfile ~options ~cron.turn ?batch.ledger ?cron.turn",
+    "batch.up": "errors batch.keeper batch.ledger notify report jobs ~batch.midwife ~batch.run ~cgroup ~job ~jobfile ~options ~cron.turn ?batch.ledger ?cron.turn",
     "api": "errors job options record ~supervisor ?events",
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
@@ -147,7 +148,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "views.frame views.top",
     "dataclasses": "events batch.ledger policy states gauges jobs batch.plan",
-    "typing": "ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth budget batch.claims company batch.entries batch.ledger batch.needs batch.progress batch.up usher control desk views.frame gauges hooks jobs machine output batch.plan policy batch.reread batch.summary views.live watch supervisor views.top",
+    "typing": "ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth budget batch.claims company batch.entries batch.ledger batch.midwife batch.needs batch.progress batch.up usher control desk views.frame gauges hooks jobs machine output batch.plan policy batch.reread batch.summary views.live watch supervisor views.top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",
