@@ -29,6 +29,7 @@ memrun pause | resume | restart | stop | kill NAME
 memrun signal NAME SIGNAL | set NAME KEY=VALUE... | reclaim NAME [SIZE] | wait NAME
 memrun check FILE [JOB...]              what a job file comes to: order, memory, every mistake in it; --schema for editors
 memrun attach --limit 1G PID...         put running processes under a limit
+memrun history [NAME] | suggest NAME    what earlier runs used; what limit to give the next one
 memrun doctor                           what this machine allows, and what mends the rest
 memrun --help | --version
 """
@@ -202,6 +203,8 @@ ASKING = (
     "wait",
     "logs",
     "top",
+    "history",
+    "suggest",
 )
 VERBS: dict[str, Callable[[list[str], frozenset[int]], int]] = {
     "run": _one_shot,

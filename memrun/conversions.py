@@ -86,6 +86,11 @@ def file(text: str) -> str:
     return text
 
 
+def written(text: str) -> str:
+    """A file to write, or - for standard output, as everywhere."""
+    return "/dev/stdout" if text == "-" else file(text)
+
+
 def flag(text: str) -> bool:
     """Nothing, or on or off."""
     return switch(text) if text else True

@@ -146,7 +146,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         "telling",
         (
             Option("-n --name", "NAME", to.name, "", "what to call it (default: the command's name)"),
-            Option("-r --report", "FILE", to.file, "", "write the result record there, as JSON"),
+            Option("-r --report", "FILE", to.written, "", "write the result record there, as JSON (-: on stdout)"),
             Option("--log-target", "WHERE", to.file, "", "where memrun's own lines go: journal (with fields: MEMRUN_RESULT=oom-kill),\n"
                    "syslog, stderr (default), or a FILE; all but stderr are told of a success, too"),
             Option("--mail-style", "", to.flag, False, "for cron: nothing of a success, not even its output; of a failure the verdict,\n"

@@ -94,6 +94,9 @@ class Teller:
     def conclude(self, record: Record) -> int:
         """The verdict and the record; what memrun exits with."""
         self.notify.stopping()
+        from memrun import history  # when the command is over: nothing that it waits for
+
+        history.keep(record)
         if not record.ok or self.spec.report or self.spec.verbose or self.log is not None:
             from memrun import report  # nothing to say, nothing to load
 

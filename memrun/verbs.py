@@ -32,6 +32,8 @@ USAGE = {
     "wait": "NAME [--timeout TIME]",
     "logs": "[-f] NAME      -f: go on until the job is over",
     "top": "      ps, live; q ends it",
+    "history": "[NAME] [--all] [--json]      the latest runs, 20 of them or --all; JSON: a line each",
+    "suggest": 'NAME [--json]      what limit to give the next run: memrun --limit "$(memrun suggest NAME)" ...',
 }
 FLAGS = {
     "ps": {"--all", "--json"},
@@ -40,8 +42,19 @@ FLAGS = {
     "events": {"-f", "--json"},
     "wait": {"--timeout"},
     "logs": {"-f", "--follow"},
+    "history": {"--all", "--json"},
+    "suggest": {"--json"},
 }
-COUNTS = {"ps": (0, 0), "raise": (2, 2), "signal": (2, 2), "set": (2, 99), "reclaim": (1, 2), "events": (0, 1), "top": (0, 0)}
+COUNTS = {
+    "ps": (0, 0),
+    "raise": (2, 2),
+    "signal": (2, 2),
+    "set": (2, 99),
+    "reclaim": (1, 2),
+    "events": (0, 1),
+    "top": (0, 0),
+    "history": (0, 1),
+}
 
 
 def act(verb: str, words: list[str]) -> int:
@@ -218,6 +231,19 @@ def _top(_flags: dict[str, str], _plain: list[str]) -> int:
     return top.watch()
 
 
+def _history(flags: dict[str, str], plain: list[str]) -> int:
+    from memrun.views import past
+
+    return past.show(plain[0] if plain else "", 0 if "--all" in flags else past.SHOWN, as_json="--json" in flags)
+
+
+def _suggest(flags: dict[str, str], plain: list[str]) -> int:
+    from memrun.views import past
+
+    return past.advise(plain[0], as_json="--json" in flags)
+
+
 SPECIAL: dict[str, Callable[[dict[str, str], list[str]], int]] = {
     "ps": _ps, "show": _show, "events": _events, "wait": _wait, "logs": _logs, "top": _top,
+    "history": _history, "suggest": _suggest,
 }  # fmt: skip

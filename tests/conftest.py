@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from memrun import history
 from memrun.cgroup import detect
 
 if TYPE_CHECKING:
@@ -43,7 +44,20 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--promise wants v1 or v2, not {', '.join(sorted(unknown))}")
     name, _, value = MARK.partition("=")
     os.environ[name] = value
+    os.environ["MEMRUN_HISTORY"] = ""  # the user's own is none of our business
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_history_of_tests() -> Iterator[None]:
+    """Where a test gives memrun a bare environment, as cron does, that does not know that no history is wanted."""
+    del os.environ["MEMRUN_HISTORY"]
+    place = Path(history.place() or "/nonexistent")
+    os.environ["MEMRUN_HISTORY"] = ""
+    was_there = place.exists()
+    yield
+    if not was_there:
+        place.unlink(missing_ok=True)
 
 
 def promised(config: pytest.Config) -> set[str]:

@@ -50,6 +50,8 @@ MEANING = {
     "wait": "wait until a job is over; its exit status is this command's",
     "logs": "what a job has written",
     "top": "ps, live",
+    "history": "what earlier runs used",
+    "suggest": "what limit to give the next run",
 }
 RUNNING = {"NAME": JOB, "SIGNAL": SIGNAL}
 

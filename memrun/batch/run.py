@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import errors, events, report, signals, watch
+from memrun import errors, events, history, report, signals, watch
 from memrun.batch import openfiles, reread, summary
 from memrun.batch.berth import Berths, write_report
 from memrun.batch.desk import BatchDesk
@@ -150,6 +150,8 @@ class Show:
         if isinstance(what, Outcome):
             if self.joblog is not None:
                 self.joblog.add(what, entry.job)
+            if what.record is not None:
+                history.keep_job(what.record, what.result, what.attempts, os.path.abspath(self.batch.path))
             complaint = write_report(entry, what)
             if complaint:
                 self._send.send_nowait(f"memrun: {entry.name}: {complaint}")

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from memrun import errors, report
+from memrun import conversions, errors, report
 from memrun.batch import keeper, ledger
 from memrun.jobs import Outcome
 from memrun.notify import Notify
@@ -73,7 +73,7 @@ class Wish:
         elif flag in VALUES:
             if not equals and not rest:
                 raise errors.UsageError(f"{flag} wants a value (FILE)")
-            self.values[flag] = value if equals else rest.pop(0)
+            self.values[flag] = conversions.written(value if equals else rest.pop(0))
         elif flag in OPTIONS:
             from memrun.options import one
 

@@ -51,7 +51,7 @@ def test_nothing_asked_is_every_default():
         (["-q"], "quiet", True),
         (["-v"], "verbose", True),
         (["--name", "a@b.c:d+e=f,[g]"], "name", "a@b.c:d+e=f,[g]"),
-        (["--report", "-"], "report", "-"),
+        (["--report", "-"], "report", "/dev/stdout"),
         (["--user", "alice"], "user", "alice"),
         (["--user", "0", "--group=100"], "group", "100"),
         (["--umask", "022"], "umask", 0o022),
