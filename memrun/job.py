@@ -319,7 +319,7 @@ def _order(spec: Spec) -> launch.Order:
     order.own_group = spec.apart or not _in_a_terminal()
     if spec.streams is not None:
         order.stdin, order.stdout, order.stderr = spec.streams
-    order.mask = spec.mask
+    order.mask, order.note = spec.mask, spec.note
     # nohup memrun ..., and memrun ... & in a script, mean it for the command, too
     order.keep = signals.ignored() & {signals.HUP, signals.INT, signals.QUIT}
     return order

@@ -48,6 +48,7 @@ class Order:
         "immune",
         "keep",
         "mask",
+        "note",
         "own_group",
         "path",
         "procs_fds",
@@ -71,6 +72,7 @@ class Order:
         self.around: Surroundings | None = None  # user, directory, files: takes them on, in the child
         self.procs_fds: tuple[int, ...] = ()
         self.birthplace = -1
+        self.note: tuple[int, bytes] | None = None  # what the child says there before it enters, behind its pid (batch/will.py)
         self.mask: frozenset[int] = frozenset()
         self.keep: frozenset[int] = frozenset()  # signals that stay ignored (nohup)
         self.immune = False  # to the OOM killer, where we may: for a job that is held at its limit instead (v2)
@@ -84,11 +86,13 @@ class Order:
 class Child:
     """A started command: its pid, a descriptor that becomes readable when it has ended, and when it began (monotonic)."""
 
-    __slots__ = ("left", "pid", "pidfd", "rusage", "status")
+    __slots__ = ("left", "pid", "pidfd", "rusage", "status", "will")
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, will: int = -1) -> None:
+        """`will`: where its end is noted down before it is reaped (batch/will.py)."""
         self.pid = pid
         self.pidfd = pidfd
+        self.will = will
         self.left: list[int] = []  # processes that it had left behind when it ended
         self.status: int | None = None  # as from waitpid
         self.rusage: tuple[float, int] | None = None  # CPU seconds, largest RSS in bytes: of it and those it waited for
@@ -96,12 +100,22 @@ class Child:
     def reap(self) -> int | None:
         """The raw wait status, or None while it runs. Reaps once; afterwards the answer is remembered."""
         if self.status is None:
+            if self.will >= 0 and not self._noted():
+                return None
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid == 0:
                 return None
             self.status = status
             self.rusage = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
         return self.status
+
+    def _noted(self) -> bool:
+        """Whether it has ended; then that is written down. Reaped first, nobody else could ever know."""
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None:
+            well = found.si_code == os.CLD_EXITED and not found.si_status
+            os.write(self.will, b"%s %d\n" % (b"=" if well else b"x", self.pid))
+        return found is not None
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has been reaped."""
@@ -192,7 +206,7 @@ def start(order: Order) -> Underway:
     finally:
         signals.set_mask(before)
     os.close(tell)
-    return Underway(order, Child(pid, os.pidfd_open(pid)), told)
+    return Underway(order, Child(pid, os.pidfd_open(pid), -1 if order.note is None else order.note[0]), told)
 
 
 def _failure(order: Order, stage: int, number: int, words: bytes) -> LaunchError:
@@ -236,6 +250,8 @@ def become(order: Order, tell: int, *, born: bool) -> None:
             order.around.before()
         _warm(argv, environ)
         call_itself(UNBORN)
+        if order.note is not None:
+            os.write(order.note[0], b"+ %d %s\n" % (os.getpid(), order.note[1]))
         stage = ENTER
         for fd in order.procs_fds[1 if born else 0 :]:
             os.write(fd, b"0")

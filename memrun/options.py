@@ -222,6 +222,7 @@ class Spec:
     asked: dict[str, str]  # as it was typed
     adopted: Adopted | None  # with --best-effort, where there is no memory group
     mask: frozenset[int]  # signals that the command starts with blocked
+    note: tuple[int, bytes] | None  # for launch.Order
     apart: bool  # one of many: never in our process group, even in a terminal
     streams: (
         tuple[int, int, int] | None
@@ -233,6 +234,7 @@ class Spec:
         self.mask = frozenset()
         self.adopted = None
         self.apart = False
+        self.note = None
         self.streams = None
         for option in OPTIONS:
             setattr(self, option.key, option.default)

@@ -224,10 +224,13 @@ class Run:
 
     def _carry_out(self, decision: events.Decision) -> None:
         match decision:
-            case events.Signal(number, tree):
-                self._signal(number, tree=tree)
-            case events.Kill():
-                self._kill()
+            case events.Signal() | events.Kill():
+                if self.usher is not None:
+                    self.usher.asked(self)
+                if isinstance(decision, events.Signal):
+                    self._signal(decision.signal, tree=decision.tree)
+                else:
+                    self._kill()
             case events.Freeze():
                 self._freeze()
             case events.Thaw():

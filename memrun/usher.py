@@ -23,5 +23,8 @@ class Usher(Protocol):
     def may_lend(self, run: Run) -> bool:
         """Whether it may have a little more than its limit for a moment."""
 
+    def asked(self, run: Run) -> None:
+        """It is about to be asked, or made, to end."""
+
     def finished(self, run: Run) -> None:
         """It has its record: to be written down in the same breath, whatever happens next."""

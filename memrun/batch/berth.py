@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.batch.entries import Entry
+    from memrun.batch.will import Will
     from memrun.job import Site
     from memrun.options import Spec
 
@@ -35,8 +36,8 @@ class Berths:
     """Makes attempts. Output that goes nowhere else is memrun's own, but what would hit a live view (`shared`: descriptors of ours)
     goes to `write` in whole lines, each with its job's name in front."""
 
-    def __init__(self, site: Site, shared: frozenset[int], write: Callable[[bytes], None]) -> None:
-        self._site = site
+    def __init__(self, site: Site, shared: frozenset[int], write: Callable[[bytes], None], will: Will) -> None:
+        self._site, self.will = site, will
         self._shared, self._write = shared, write
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
@@ -50,6 +51,8 @@ class Berths:
         spec = filled(entry.job.spec, number, limit)
         sinks, paths = self._sinks(entry, number, limit)
         out, err = sinks.get(1), sinks.get(2)
+        if not entry.job.service and not spec.wait_all:
+            spec.note = self.will.fd, self.will.words(number, entry.job.digest, entry.name)
         spec.streams = (self._null, 1 if out is None else out.fd, 2 if err is None else err.fd)
         try:
             attempt = Attempt(self._site, spec, number, limit)

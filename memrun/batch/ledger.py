@@ -245,8 +245,29 @@ def _on_stderr(line: str) -> None:
     sys.stderr.write(f"memrun: {line}\n")
 
 
-def take(job_file: str, pid: int) -> Ledger:
-    """Lock and open the ledger of a job file, for who is known as `pid`; RefusedError names the pid of who has it."""
+class Held:
+    """The ledger of a job file, locked for us and all that we fork; closed with the last descriptor of it."""
+
+    def __init__(self, job_file: str, path: str, lock: int) -> None:
+        self._job_file, self._path, self._lock = job_file, path, lock
+
+    def open(self, pid: int) -> Ledger:
+        """To read and write, for who is known as `pid`. A database is not to be carried through a fork, a lock may be."""
+        try:
+            return Ledger(self._path, self._lock, pid)
+        except (sqlite3.Error, MemrunError, ValueError) as e:
+            os.close(self._lock)
+            if isinstance(e, MemrunError):
+                raise
+            if _is_full(self._path):
+                raise MemrunError(
+                    f"cannot keep the state of {self._job_file}: the disk of {self._path} is full", "Make room there"
+                ) from None
+            raise MemrunError(f"{self._path} is no state that memrun can use: {e}", "Move it away to begin anew") from None
+
+
+def hold(job_file: str) -> Held:
+    """Lock the ledger of a job file; RefusedError names the pid of who has it."""
     try:
         path = place(job_file)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -254,14 +275,10 @@ def take(job_file: str, pid: int) -> Ledger:
         raise MemrunError(f"cannot keep the state of {job_file}: {e.filename}: {os.strerror(e.errno or 0)}") from None
     try:
         _lock(job_file, path, lock)
-        return Ledger(path, lock, pid)
-    except (sqlite3.Error, MemrunError, ValueError) as e:
+    except MemrunError:
         os.close(lock)
-        if isinstance(e, MemrunError):
-            raise
-        if _is_full(path):
-            raise MemrunError(f"cannot keep the state of {job_file}: the disk of {path} is full", "Make room there") from None
-        raise MemrunError(f"{path} is no state that memrun can use: {e}", "Move it away to begin anew") from None
+        raise
+    return Held(job_file, path, lock)
 
 
 def _is_full(path: str) -> bool:

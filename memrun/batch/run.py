@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from memrun.batch.entries import Entry
     from memrun.batch.ledger import Known, Ledger
     from memrun.batch.up import Ends, Wish
+    from memrun.batch.will import Will
     from memrun.job import Site
     from memrun.jobs import Batch, Progress
 
@@ -44,7 +45,7 @@ UNWATCHED = 30  # seconds
 class Show:
     """One `memrun up`."""
 
-    def __init__(self, wish: Wish, batch: Batch, book: Ledger, site: Site) -> None:
+    def __init__(self, wish: Wish, batch: Batch, book: Ledger, site: Site, will: Will) -> None:
         self.wish, self.batch, self.book, self.site = wish, batch, book, site
         self.quiet = "--quiet" in wish.flags
         self.loud = "--verbose" in wish.flags
@@ -56,9 +57,9 @@ class Show:
         self._send, self._lines = trio.open_memory_channel[str](float("inf"))
         shared = frozenset(fd for fd in (1, 2) if self.live and os.isatty(fd))
         self.berths = (
-            Berths(site, shared, lambda text: self.say(text.decode(errors="replace")))
+            Berths(site, shared, lambda text: self.say(text.decode(errors="replace")), will)
             if self.ring is None
-            else Berths(site, frozenset((1, 2)), self.ring.take)
+            else Berths(site, frozenset((1, 2)), self.ring.take, will)
         )
         self._all_said = trio.Event()
         self.signal = 0  # that ended it

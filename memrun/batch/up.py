@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memrun import conversions, errors, report
 from memrun.batch import keeper, ledger
+from memrun.batch.will import Will, execute
 from memrun.jobs import Outcome
 from memrun.notify import Notify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memrun.batch.ledger import Known, Ledger
+    from memrun.batch.ledger import Held, Known, Ledger
     from memrun.cron.turn import Lock
     from memrun.jobs import Batch, Job
 
@@ -109,10 +110,12 @@ def main(words: list[str], mask: frozenset[int]) -> int:
     lock = _take_turn(wish)
     known_as = os.getpid()
     try:
-        orphaned, status = keeper.divide()
+        held = ledger.hold(batch.path)
+        will = Will()
+        orphaned, status = keeper.divide(lambda: _inherit(batch, held.open(known_as), will))
         if orphaned < 0:
             return status
-        return _at_work(wish, batch, Ends(known_as, orphaned, notify), () if lock is None else (lock.fd,))
+        return _at_work(wish, batch, held, Ends(known_as, orphaned, notify, will), () if lock is None else (lock.fd,))
     finally:
         if lock is not None and os.getpid() == known_as:
             lock.release()
@@ -129,8 +132,16 @@ def _take_turn(wish: Wish) -> Lock | None:
     return turn.take(asked.jitter, None if asked.lock is None else asked.lock or asked.name, asked.lock_wait)
 
 
-def _at_work(wish: Wish, batch: Batch, ends: Ends, locks: tuple[int, ...]) -> int:
-    book = ledger.take(batch.path, ends.known_as)
+def _inherit(batch: Batch, book: Ledger, will: Will) -> None:
+    """The supervisor was killed."""
+    try:
+        execute(will.read(), book, {job.name: job.spec.command for job in batch.jobs})
+    finally:
+        book.close()
+
+
+def _at_work(wish: Wish, batch: Batch, held: Held, ends: Ends, locks: tuple[int, ...]) -> int:
+    book = held.open(ends.known_as)
     try:
         if "--fresh" in wish.flags:
             book.forget()
@@ -140,11 +151,13 @@ def _at_work(wish: Wish, batch: Batch, ends: Ends, locks: tuple[int, ...]) -> in
 
 
 class Ends(NamedTuple):
-    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead; `notify`: systemd, where we are its service."""
+    """`known_as`: the pid that people know; `orphaned`: readable when that one is dead; `notify`: systemd, where we are its service;
+    `will`: what is to be known of us if we are killed."""
 
     known_as: int
     orphaned: int
     notify: Notify
+    will: Will
 
 
 def what_is_done(wish: Wish, batch: Batch, known: dict[str, Known]) -> dict[str, Outcome]:
@@ -201,12 +214,13 @@ def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends, locks: tuple[int, .
     try:
         from memrun.batch.midwife import Midwife
 
+        ends.will.note(f"h {site.hand.pid}")
         midwife = Midwife()  # while we are small
         import trio
 
         from memrun.batch.run import Show
 
-        return trio.run(Show(wish, batch, book, site).play, known, done, ends)
+        return trio.run(Show(wish, batch, book, site, ends.will).play, known, done, ends)
     finally:
         if midwife is not None:
             midwife.close()

@@ -44,10 +44,17 @@ class BatchUsher:
             case events.Settled(_, result):
                 self._berths.clear(entry)
                 self._ledger.note(entry.name, entry.launches, "settled", result)
+                if result != "success":
+                    self._berths.will.note(f"- {entry.name.encode('unicode_escape').decode()}")
             case events.Reached() | events.RaiseAsked() | events.PauseAsked() | events.ResumeAsked() | events.Granted():
                 entry.since = trio.current_time()
                 self._ledger.note(entry.name, entry.launches, type(what).__name__.lower(), str(getattr(what, "limit", "")))
         self._heard(entry, what)
+
+    def asked(self, run: Run) -> None:
+        """It is about to be signalled. Not where it is killed without having been asked: then an exit with 0 was its own."""
+        if not self.unasked:
+            self._berths.will.note(f"! {run.attempt.child.pid}")
 
     def finished(self, run: Run) -> None:
         """Success is written down with the exit that told of it: in one commit, or neither."""

@@ -39,7 +39,12 @@ def obstacle(place: str, *, whole: bool, keeper: int = 0) -> int:
     there = set(pids_in(text(f"{place}/{PROCS}")))
     if whole or there <= {os.getpid()}:
         return 0
-    return 0 if there <= tree.family() | {keeper} else errno.EBUSY  # a look at all processes: only where it is needed
+    return 0 if there <= _ours(keeper) else errno.EBUSY  # a look at all processes: only where it is needed
+
+
+def _ours(keeper: int) -> set[int]:
+    """Who is ours to move: we and our children, and the process by which we are known with the one between it and us."""
+    return tree.family() | ({keeper, os.getppid()} if keeper not in {0, os.getpid()} else set())
 
 
 def is_read_only(place: str) -> bool:
@@ -83,7 +88,7 @@ def clear(base: Dir, *, whole: bool, keeper: int = 0) -> Dir | None:
         base.write(CONTROL, "+memory")
     except GroupError as e:
         there = set(pids_in(base.read(PROCS)))
-        alone = there <= tree.family() | {keeper}
+        alone = there <= _ours(keeper)
         if e.errno != errno.EBUSY or not (alone or whole):
             raise
         if alone:

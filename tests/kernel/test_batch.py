@@ -411,8 +411,11 @@ def test_the_examples_run(name, jobs, tmp_path):
     assert {record["result"] for record in records if record["name"] != "leaky"} == {"success"}
 
 
-def _child_of(pid):
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+def _supervisor(pid):
+    """Below the process that is known there is the heir, and below that the one that does the work."""
+    for _ in range(2):
+        pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return pid
 
 
 def _children_of(pid):
@@ -436,7 +439,7 @@ foreach = "sub*"
     os.mkfifo(file.folder / "gate")
     process = file.start()
     file.until("a", "RUNNING")
-    supervisor = _child_of(process.pid)
+    supervisor = _supervisor(process.pid)
     os.kill(_children_of(supervisor)["memrun-midwife"], signal.SIGKILL)
     with open(file.folder / "gate", "w") as gate:
         gate.write("go\n")
@@ -447,7 +450,8 @@ foreach = "sub*"
     assert (file.folder / "sub" / "where").read_text().split() == [str(file.folder / "sub")]
 
 
-def test_a_job_that_has_exited_when_memrun_is_killed_has_done_its_work(file):
+@pytest.mark.parametrize("both", [False, True], ids=["the keeper", "the keeper and the supervisor"])
+def test_a_job_that_has_exited_when_memrun_is_killed_has_done_its_work(file, both):
     """Nobody has reaped it yet, and the kill is what the supervisor hears first."""
     file.write(
         '[jobs.a]\ncommand = "echo a >> ran; read x < gate"\nlimit = "20M"\n[jobs.b]\ncommand = "sleep 100"\nlimit = "20M"\n'
@@ -456,7 +460,7 @@ def test_a_job_that_has_exited_when_memrun_is_killed_has_done_its_work(file):
     process = file.start()
     ended = os.pidfd_open(file.until("a", "RUNNING")["pid"])
     file.until("b", "RUNNING")
-    supervisor = _child_of(process.pid)
+    supervisor = _supervisor(process.pid)
     os.kill(supervisor, signal.SIGSTOP)
     with open(file.folder / "gate", "w") as gate:
         gate.write("go\n")
@@ -464,7 +468,7 @@ def test_a_job_that_has_exited_when_memrun_is_killed_has_done_its_work(file):
     os.close(ended)
     process.kill()
     process.wait()
-    os.kill(supervisor, signal.SIGCONT)
+    os.kill(supervisor, signal.SIGKILL if both else signal.SIGCONT)
     process.communicate()
     said = file.up("--dry-run").stdout
     deadline = time.monotonic() + 20

@@ -110,7 +110,7 @@ ROOMS = {
     "supervisor": "ahead errors events hooks job machine policy record signals states watch gauges ?cgroup ?marks ?options ?usher",
     # floor 4: batches
     "batch.entries": "states ?jobs ?output ?supervisor",
-    "batch.berth": "errors identity job jobs output record report templates units ?batch.entries ?options",
+    "batch.berth": "errors identity job jobs output record report templates units ?batch.entries ?batch.will ?options",
     "batch.claims": "cgroup errors batch.plan units ?batch.entries ?job",
     "batch.needs": "?batch.entries ?jobs",
     "batch.reread": "units batch.up ?batch.scheduler ?batch.entries ?jobs",
@@ -119,11 +119,12 @@ ROOMS = {
     "batch.scheduler": "batch.usher batch.berth batch.claims batch.entries errors events hooks jobs batch.needs supervisor ?batch.berth ?job ?batch.ledger",
     "batch.midwife": "birth errors launch signals surroundings",
     "batch.ledger": "errors",
-    "batch.keeper": "errors signals",
+    "batch.keeper": "errors launch signals",
+    "batch.will": "job record ?batch.ledger",
     "batch.progress": "jobs ?batch.scheduler ?batch.entries",
     "batch.desk": "desk errors events job ?batch.scheduler ?batch.entries",
-    "batch.run": "batch.scheduler batch.desk batch.berth views.cells control errors events history job jobs cron.letter batch.openfiles ownlog batch.progress record report batch.reread cron.ring signals batch.summary units batch.up views.live watch ~jobfile ?batch.entries ?batch.ledger",
-    "batch.up": "conversions errors batch.keeper batch.ledger notify report jobs ~batch.midwife ~batch.run ~cgroup ~job ~jobfile ~options ~cron.turn ?batch.ledger ?cron.turn",
+    "batch.run": "batch.scheduler batch.desk batch.berth views.cells control errors events history job jobs cron.letter batch.openfiles ownlog batch.progress record report batch.reread cron.ring signals batch.summary units batch.up views.live watch ~jobfile ?batch.entries ?batch.ledger ?batch.will",
+    "batch.up": "conversions errors batch.keeper batch.ledger batch.will notify report jobs ~batch.midwife ~batch.run ~cgroup ~job ~jobfile ~options ~cron.turn ?batch.ledger ?cron.turn",
     "api": "errors job options record ~supervisor ?events",
     "forecast": "?jobs",
     "checking": "cgroup errors forecast jobfile launch job options report units ?jobs",
@@ -151,7 +152,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "views.frame views.top",
     "dataclasses": "suggest events batch.ledger policy states gauges jobs batch.plan",
-    "typing": "suggest views.past ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth budget batch.claims company batch.entries batch.ledger batch.midwife batch.needs batch.progress batch.up usher control desk views.frame gauges hooks jobs machine output batch.plan policy batch.reread batch.summary views.live watch supervisor views.top",
+    "typing": "suggest views.past ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth budget batch.claims company batch.entries batch.ledger batch.midwife batch.needs batch.keeper batch.will batch.progress batch.up usher control desk views.frame gauges hooks jobs machine output batch.plan policy batch.reread batch.summary views.live watch supervisor views.top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",

@@ -22,7 +22,7 @@ def file(tmp_path):
 
 
 def take(file):
-    return ledger.take(file, os.getpid())
+    return ledger.hold(file).open(os.getpid())
 
 
 def test_what_was_written_is_known_again(file):
@@ -45,7 +45,7 @@ def test_what_was_written_is_known_again(file):
 
 def test_a_write_outlives_a_sigkill_as_soon_as_it_is_committed(file):
     program = (
-        "import os, sys; from memrun.batch import ledger; book = ledger.take(sys.argv[1], os.getpid()); book.launched('a', 'd', 1); "
+        "import os, sys; from memrun.batch import ledger; book = ledger.hold(sys.argv[1]).open(os.getpid()); book.launched('a', 'd', 1); "
         "book.ended('a', 'success', '', {}); book.commit(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, file]).returncode == -9
