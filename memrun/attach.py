@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SENSIBLE = {
     "limit", "swap", "soft", "on_oom", "grow", "ceiling", "patience", "oom_group", "at", "on_event", "pressure", "timeout", "stop_signal",
-    "stop_timeout", "wait_all", "name", "report", "log_target", "quiet", "verbose",
+    "stop_timeout", "wait_all", "name", "report", "events", "log_target", "quiet", "verbose",
 }  # fmt: skip
 ROUNDS = 100  # looks, before we say that we cannot keep up
 IMMUNE = -1000
@@ -50,7 +50,7 @@ take from then on. How they ended nobody tells memrun: its own exit status is 0 
 they were killed at the limit.
 
 options: --limit, --swap, --soft, --on-oom kill|pause, --grow, --ceiling, --patience, --oom-group, --at, --on-event, --pressure, --timeout,
-  --stop-signal, --stop-timeout, --name, --report, --log-target, --quiet, --verbose, as in memrun --help. Options come before the PIDs.
+  --stop-signal, --stop-timeout, --name, --report, --events, --log-target, --quiet, --verbose, as in memrun --help. Options come before the PIDs.
 """
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.cgroup import Group
+    from memrun.chronicle import Chronicle
+    from memrun.options import Spec
     from memrun.supervisor import Run
 
 Words = dict[str, object]
@@ -43,6 +45,7 @@ class Desk:
         self._readers: list[trio.MemorySendChannel[Words]] = []
         self._past: deque[Words] = deque(maxlen=KEPT)
         self._complained, self._unsaid = -COMPLAIN_EVERY, 0
+        self._chronicle: Chronicle | None = None
 
     def take(self, run: Run) -> None:
         """Answer for this run, too."""
@@ -63,6 +66,15 @@ class Desk:
             facts = {key: getattr(told, key) for key in told.__slots__ if key != "at"}
             line |= {"event": type(told).__name__.lower(), **facts}
         self._publish(line)
+        if run.spec.events:
+            self._write_down(run.spec, line)
+
+    def _write_down(self, spec: Spec, line: Words) -> None:
+        if self._chronicle is None:
+            from memrun.chronicle import Chronicle  # for those who asked for it
+
+            self._chronicle = Chronicle(self._say)
+        self._chronicle.take(spec, line)
 
     def _publish(self, line: Words) -> None:
         self._past.append(line)
@@ -99,6 +111,8 @@ class Desk:
         for reader in self._readers:
             reader.close()
         self._readers = []
+        if self._chronicle is not None:
+            self._chronicle.close()
 
     def jobs(self) -> list[Words]:
         """One row for each job, as `ps --json` prints it."""

@@ -117,7 +117,7 @@ def _in_place_of_groups(spec: Spec, teller: Teller) -> Host:
 
 def _already_done(attempt: Attempt, spec: Spec) -> bool:
     """A short look: whether the command has ended, nothing is left of it, and it is not to be started again."""
-    if spec.on_oom == "restart" or spec.restart != "no" or spec.on_event:
+    if spec.on_oom == "restart" or spec.restart != "no" or spec.on_event or spec.events:
         return False
     poll = select.poll()
     poll.register(attempt.child.pidfd, select.POLLIN)

@@ -147,6 +147,8 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         (
             Option("-n --name", "NAME", to.name, "", "what to call it (default: the command's name)"),
             Option("-r --report", "FILE", to.written, "", "write the result record there, as JSON (-: on stdout)"),
+            Option("--events", "FILE", to.written, "", "append everything that happens to it there, a line of JSON for each event,\n"
+                   "as memrun events --json prints it"),
             Option("--log-target", "WHERE", to.file, "", "where memrun's own lines go: journal (with fields: MEMRUN_RESULT=oom-kill),\n"
                    "syslog, stderr (default), or a FILE; all but stderr are told of a success, too"),
             Option("--mail-style", "", to.flag, False, "for cron: nothing of a success, not even its output; of a failure the verdict,\n"
@@ -214,6 +216,7 @@ class Spec:
     stderr: str
     name: str
     report: str
+    events: str
     log_target: str
     mail_style: bool
     mail_lines: int

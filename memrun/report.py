@@ -90,11 +90,11 @@ def _more(record: Record, form: str) -> list[str]:
     return more
 
 
-def check_writable(path: str, who: Identity | None = None) -> None:
-    """Complain of a report that could not be written *before* anything is started."""
+def check_writable(path: str, who: Identity | None = None, what: str = "report") -> None:
+    """Complain of a file that could not be written *before* anything is started."""
     wrong = _as(who, path, lambda: _why_not(path).encode(errors="surrogateescape")).decode(errors="surrogateescape")
     if wrong:
-        raise MemrunError(f"cannot write the report{_said(who)}: {wrong}")
+        raise MemrunError(f"cannot write the {what}{_said(who)}: {wrong}")
 
 
 def _why_not(path: str) -> str:

@@ -49,6 +49,10 @@ class Teller:
             from memrun import report
 
             report.check_writable(spec.report, who)
+        if spec.events:
+            from memrun import report
+
+            report.check_writable(spec.events, who, "events")
         self.letter = self._begin_letter(who)
         if spec.log_target:
             from memrun.ownlog import Log

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PATHS = (
     "report",
+    "events",
     "env_file",
     "working_dir",
     "stdout",
