@@ -60,7 +60,8 @@ class Desk:
         line: Words = {"at": iso(time.time()), "name": run.spec.name}
         if isinstance(told, events.Tell):
             hint = f"; {_way_on(run)}" if told.event == "paused" else ""
-            self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
+            if not run.spec.quiet:
+                self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
             line |= {"event": told.event, "text": told.text}
         else:
             facts = {key: getattr(told, key) for key in told.__slots__ if key != "at"}

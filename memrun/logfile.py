@@ -75,7 +75,7 @@ class Rotated:
 
     def take(self, data: bytes) -> None:
         """Write it, or what can be written of it."""
-        left = data
+        left = lasting = self._lasting(data)
         try:
             self._look()
             if self._unsaid:
@@ -83,8 +83,9 @@ class Rotated:
             while left:
                 left = left[self._write(left) :]
         except (OSError, MemrunError) as e:
-            self.lost += len(left)
-            self._unsaid += len(left)
+            missing = len(left) + len(data) - len(lasting)
+            self.lost += missing
+            self._unsaid += missing
             self._why = (e.strerror if isinstance(e, OSError) else "") or str(e)
 
     def close(self) -> str:
@@ -93,6 +94,14 @@ class Rotated:
             self.take(b"")
         self._shut()
         return f"{self._unsaid} bytes of output are missing in {self.path}: {self._why}" if self._unsaid else ""
+
+    def _lasting(self, data: bytes) -> bytes:
+        """Without what the rest of it would rotate away at once: a rotation is a quarter of a millisecond of the file system's, and 64 KiB
+        would be sixteen of them where a file holds 4 KiB."""
+        span = (self.keep + 2) * self.most  # the oldest of that many files is gone; one more, because they may not get full
+        if len(data) <= span:
+            return data
+        return data[data.find(b"\n", len(data) - span, len(data) - span + self.most) + 1 or len(data) - span :]
 
     def _write(self, data: bytes) -> int:
         """How many bytes of it were written; 0: a new file has been begun."""

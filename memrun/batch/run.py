@@ -146,7 +146,7 @@ class Show:
     def hear(self, entry: Entry, what: object) -> None:
         """Said, logged, and passed on to those who follow."""
         self.desk.hear_entry(entry, what)
-        if isinstance(what, events.Launched) and self.loud:
+        if isinstance(what, events.Launched) and (self.loud or entry.job.spec.verbose):
             self.say(f"memrun: {entry.name}: started with a limit of {format_size(entry.limit_now)}")
         if isinstance(what, Outcome):
             if self.joblog is not None:
@@ -156,11 +156,13 @@ class Show:
             complaint = write_report(entry, what)
             if complaint:
                 self._send.send_nowait(f"memrun: {entry.name}: {complaint}")
-            self._tell_of(what)
+            self._tell_of(what, quiet=entry.job.spec.quiet)
 
-    def _tell_of(self, outcome: Outcome) -> None:
+    def _tell_of(self, outcome: Outcome, *, quiet: bool) -> None:
         line = view.ended(outcome, *self.scheduler.count())
         self.notify.status(self._standing())
+        if quiet:
+            return
         if self.log is None:
             self.say(f"memrun: {line}")
         else:

@@ -597,3 +597,28 @@ def test_a_job_has_a_report_of_its_own(file):
     file.write("[jobs.bad]\ncommand = 'exit 3'\nlimit = '20M'\nreport = 'reports.{job}.{attempt}.json'\n")
     assert file.up().returncode == 1
     assert json.loads((file.folder / "reports.bad.1.json").read_text())["exit_code"] == 3
+
+
+def test_hooks_pressure_and_how_much_is_said_are_keys_of_a_job(file, hog):
+    file.write(f"""
+[defaults]
+limit = "12M"
+timeout = "60s"
+[jobs.hooked]
+command = ["{hog}", "touch", "60"]
+quiet = true
+on_event = {{ oom = "echo oom $MEMRUN_NAME >> hooks", finished = "echo $MEMRUN_RESULT $MEMRUN_NAME >> hooks" }}
+[jobs.squeezed]
+command = "while ! grep -q low hooks; do dd if=/dev/zero of=x bs=1M count=40; done"
+verbose = true
+pressure = {{ low = "exec:echo low $MEMRUN_NAME >> hooks" }}
+[jobs.plain]
+command = "true"
+""")
+    done = file.up()
+    said = (file.folder / "hooks").read_text().splitlines()
+    assert {"oom hooked", "oom-kill hooked", "low squeezed"} <= set(said)
+    assert "squeezed: started" in done.stderr
+    assert "plain: started" not in done.stderr
+    assert "memrun: plain: success" in done.stderr
+    assert "memrun: hooked" not in done.stderr

@@ -54,6 +54,19 @@ def test_whole_lines_and_exact_bounds(path):
     log.close()
 
 
+def test_what_would_be_rotated_away_at_once_is_not_written(path, monkeypatch):
+    text = b"".join(b"%04d\n" % number for number in range(1000))
+    log, moves = Rotated(str(path), 50, 2), []
+    log.take(b"torn")
+    monkeypatch.setattr(logfile, "_move", lambda old, new, move=logfile._move: (moves.append(old), move(old, new)))
+    log.take(text)
+    kept = older(path)
+    assert text.endswith(b"".join(kept))
+    assert [len(part) for part in kept[:-1]] == [50, 50]
+    assert len(moves) <= 4 * 2
+    assert log.close() == ""
+
+
 def test_nothing_older_is_kept(path):
     log = Rotated(str(path), 4, 0)
     log.take(b"abc\ndef\ngh\n")
