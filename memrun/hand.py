@@ -3,7 +3,8 @@
 It holds the read end of a pipe whose write end memrun holds. memrun's normal end says "done" there; any other end (SIGKILL,
 OOM, a crash) is the end of the pipe, and the hand kills everything in the run directories, lets go of what holds it
 (freezer, parked at a limit), and removes them. It starts *before* there is anything to clean up, in a session of its
-own, so that no moment is uncovered and no terminal or process-group signal reaches it.
+own, so that no moment is uncovered and no terminal or process-group signal reaches it. Last it gives back what memrun took to make
+groups: processes may live again in the group that it divided.
 
 Why a shell: it must be small (the interpreter and its copied pages are 10 MB; dash has 108 KB of its own,
 a PSS of 175 KB, and is there 0.3 ms later: measured), and sure:
@@ -25,8 +26,27 @@ import os
 from memrun import signals
 from memrun.errors import LaunchError
 
+# What ground.restore does, after the death of the one who should have: nobody could enter that group any more (v2 wants no process in a
+# group that hands memory down). $memrun: the pid by which memrun called its leaf.
+GIVE_BACK = """give_back() {
+  for leaf in "$1/memrun-self-$memrun" "$1/memrun-rest"; do
+    [ -d "$leaf" ] || continue
+    for other in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ ! -d "$other" ] || [ "${other%/}" = "$leaf" ] || return 0; done
+    echo -memory > "$1/cgroup.subtree_control"
+    for round in 1 2 3 4 5; do
+      while read -r pid; do echo "$pid" > "$1/cgroup.procs"; done < "$leaf/cgroup.procs"
+      rmdir "$leaf" && break
+    done
+  done
+}
+for run in "$@"; do give_back "${run%/*}"; done
+exit 0
+"""
+
+
 # v2 lists a process that is being reaped at that moment as 0, and `kill -9 0` would be the hand itself (its process group).
-SCRIPT = """: memrun: ends the job if memrun dies
+SCRIPT = (
+    """: memrun: ends the job if memrun dies
 trap '' HUP INT QUIT TERM USR1 USR2 TSTP
 read -r said
 [ "$said" = done ] && exit 0
@@ -43,17 +63,20 @@ left=200
 while [ $left -gt 0 ]; do
   again=
   for run in "$@"; do [ -d "$run" ] && finish "$run" && [ -d "$run" ] || [ -d "$run" ] && again=1; done
-  [ "$again" ] || exit 0
+  [ "$again" ] || break
   left=$((left - 1))
   sleep 0.05 || sleep 1
 done
 """
+    + GIVE_BACK
+)
 
 
 # What it is told, a line each, $2 of `look` being a place's number or 'score':
 #   PID|* 1 DIRECTORY     the group that a process (* any other: born under memrun) goes back to in the first place's hierarchy
 #   PID|* score NUMBER    its oom_score_adj before memrun made it immune
-LET_GO = """: memrun: lets the processes go if memrun dies
+LET_GO = (
+    """: memrun: lets the processes go if memrun dies
 trap '' HUP INT QUIT TERM USR1 USR2 TSTP
 told=
 IFS='
@@ -109,11 +132,13 @@ while [ $left -gt 0 ]; do
     [ -d "$run" ] && empty "$run" $number
     [ -d "$run" ] && again=1
   done
-  [ "$again" ] || exit 0
+  [ "$again" ] || break
   left=$((left - 1))
   [ $left -gt 150 ] || sleep 0.05 || sleep 1
 done
 """
+    + GIVE_BACK
+)
 
 
 class Hand:
@@ -174,7 +199,7 @@ def spread(places: tuple[str, ...], locks: tuple[int, ...] = (), script: str = S
         pid = os.posix_spawn(
             "/bin/sh",
             ["sh", "-c", script, "memrun-hand", *places],
-            {},
+            {"memrun": str(os.getpid())},
             file_actions=actions,
             setsid=True,
             setsigmask=[],

@@ -17,6 +17,7 @@ from memrun.errors import GroupError
 
 CONTROL, PROCS = "cgroup.subtree_control", "cgroup.procs"
 REST = "memrun-rest"  # the leaf for everybody
+SELF = "memrun-self-"  # and its pid: the leaf of one memrun. Both names are known to the dead man's hand (hand.py), which does what `restore` does
 ROUNDS = 5  # somebody may be forking meanwhile
 
 
@@ -91,15 +92,24 @@ def clear(base: Dir, *, whole: bool, keeper: int = 0) -> Dir | None:
         alone = there <= _ours(keeper)
         if e.errno != errno.EBUSY or not (alone or whole):
             raise
-        if alone:
-            leaf = base.mkdir(f"memrun-self-{os.getpid()}")
-            tree.move(there, leaf)
+        return _moved_into_a_leaf(base, there if alone else set())
+    return None
+
+
+def _moved_into_a_leaf(base: Dir, family: set[int]) -> Dir:
+    """Out of the way goes the family, where nobody else is there, or (none given) everybody."""
+    name = f"{SELF}{os.getpid()}" if family else REST
+    leaf = Dir(f"{base.path}/{name}") if base.has(name) else base.mkdir(name)
+    try:
+        if family:
+            tree.move(family, leaf)
         else:
-            leaf = Dir(f"{base.path}/{REST}") if base.has(REST) else base.mkdir(REST)
             _move_all(base, leaf)
         base.write(CONTROL, "+memory")
-        return leaf
-    return None
+    except BaseException:
+        restore(base, leaf)
+        raise
+    return leaf
 
 
 def restore(base: Dir, leaf: Dir) -> None:

@@ -69,6 +69,7 @@ class Host:
         try:
             self._make_run(base)
         except GroupError as e:
+            self._step_back(base)
             base.close()
             raise NoCgroupError(f"no memory group can be made: {e.what}", detect.remedy(e.errno)) from None
         self._base = base
@@ -80,11 +81,11 @@ class Host:
             try:
                 run.write(ground.CONTROL, "+memory")
             except GroupError as e:
-                base.rmdir(self.name)
                 run.close()
-                self._step_back(base)
+                base.rmdir(self.name)
                 if last or e.errno != errno.ENOENT:  # ENOENT: another memrun that ended took memory back in between
                     raise
+                self._step_back(base)
             else:
                 self._run = run
                 return

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from conftest import leftovers
 
+from memrun.cgroup import detect
+
 INJECT = str(Path(__file__).with_name("inject.py"))
 MANY = os.environ.get("MEMRUN_TEST_FAULTS", "")  # operations of each scenario: a number, or "all"
 ALL = MANY == "all"
@@ -44,6 +46,9 @@ SCENARIOS = {  # memrun's words, and the statuses with which it may end when som
     "attach": (["attach", "--limit", "50M", "--stop-timeout", "100ms", "--quiet", "PID"], {0}),
     "batch": (["up", "--fresh", "BATCH"], {1}),
 }
+TOP = detect.look().unified or ""
+if detect.look().version == "v2" and os.access(TOP, os.W_OK):  # where memrun has to divide its own group
+    SCENARIOS |= {"alone": SCENARIOS["one-shot"], "alone-batch": SCENARIOS["batch"]}
 
 
 class Runs:
@@ -58,6 +63,7 @@ class Runs:
         self.before = {one[:2] for one in leftovers()}
         self.ignored = "\0"  # a word in the paths of what somebody else goes on with
         self._number = 0
+        self._group = Path(TOP, f"group-{os.getpid()}") if name.startswith("alone") else None  # that memrun is started in
 
     def run(self, what="0", which=0):
         """CompletedProcess, and what is wrong with what it left behind after that many seconds."""
@@ -69,9 +75,14 @@ class Runs:
         words = [sys.executable, INJECT, what, str(which), str(self.counts), "--", *words]
         pipe = subprocess.PIPE
         environ = {**os.environ, "MEMRUN_TEST_RUN": self._mark()}
-        return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, cwd=self.folder, env=environ, process_group=0
-        )
+        options = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "process_group": 0, "preexec_fn": self._enter}
+        return subprocess.Popen(words, text=True, cwd=self.folder, env=environ, **options)
+
+    def _enter(self):
+        if self._group is not None:
+            Path(TOP, "cgroup.subtree_control").write_text("+memory")
+            self._group.mkdir(exist_ok=True)
+            (self._group / "cgroup.procs").write_text("0")
 
     def _mark(self):
         return f"{os.getpid()}-{self._number}"
@@ -107,9 +118,21 @@ class Runs:
 
         def look():
             mine = [one for one in leftovers() if one[:2] not in self.before and self.ignored not in one[1]]
-            return mine + marked(self._mark())
+            return mine + marked(self._mark()) + self._divided()
 
         return soon(look, seconds)
+
+    def _divided(self):
+        """What is wrong with the group that memrun was in: others are to be able to live there. It is removed."""
+        if self._group is None or not self._group.exists():
+            return []
+        below = [place.name for place in self._group.iterdir() if place.is_dir()]
+        if below or (self._group / "cgroup.subtree_control").read_text().strip():
+            return [("group", str(self._group), f"is still divided: {below}")]
+        if (self._group / "cgroup.procs").read_text():
+            return [("process", str(self._group), "is in there")]
+        self._group.rmdir()
+        return []
 
 
 def soon(look, seconds=2.0):

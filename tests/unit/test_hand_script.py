@@ -94,6 +94,49 @@ def test_a_process_without_a_number_is_not_itself(shell, tmp_path):
     assert done.returncode == 0
 
 
+class TestGivenBack:
+    """The group that memrun divided is one group again: on plain files, a process that is put somewhere is the last number written there."""
+
+    @pytest.fixture
+    def base(self, tmp_path):
+        (tmp_path / "memrun-self-77").mkdir()
+        (tmp_path / "cgroup.procs").write_text("")
+        (tmp_path / "cgroup.subtree_control").write_text("memory\n")
+        return tmp_path
+
+    @pytest.fixture(params=[SCRIPT, LET_GO], ids=["kills", "lets go"])
+    def act(self, shell, base, request):
+        def run():
+            command = [*shell, "-c", request.param, "memrun-hand", str(base / "memrun-1-abcd")]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, env={"memrun": "77"}, timeout=30, executable=shutil.which(shell[0])
+            )
+            assert done.returncode == 0
+            return (base / "cgroup.subtree_control").read_text().strip(), (base / "cgroup.procs").read_text().strip()
+
+        return run
+
+    @pytest.mark.parametrize("leaf", ["memrun-self-77", "memrun-rest"])
+    def test_who_was_moved_out_of_the_way_is_back(self, act, base, leaf):
+        (base / "memrun-self-77").rename(base / leaf)
+        (base / leaf / "cgroup.procs").write_text("4000001\n")
+        assert act() == ("-memory", "4000001")
+
+    def test_the_leaf_is_gone(self, act, base):
+        assert act() == ("-memory", "")
+        assert not (base / "memrun-self-77").exists()
+
+    @pytest.mark.parametrize("other", ["memrun-2-abcd", ".hidden", "somebody's"])
+    def test_where_others_use_it_it_stays_divided(self, act, base, other):
+        (base / other).mkdir()
+        (base / "memrun-self-77" / "cgroup.procs").write_text("4000001\n")
+        assert act() == ("memory", "")
+
+    def test_what_another_memrun_divided_is_not_ours_to_give_back(self, act, base):
+        (base / "memrun-self-77").rename(base / "memrun-self-78")
+        assert act() == ("memory", "")
+
+
 def let_go(shell: list[str], told: str, *places: object) -> int:
     script = LET_GO.replace("left=200", "left=2").replace("sleep 0.05", "true")
     command = [*shell, "-c", script, "memrun-hand", *map(str, places)]
