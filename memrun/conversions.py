@@ -49,6 +49,11 @@ def seconds(text: str) -> float:
     return seconds
 
 
+def timeout(text: str) -> float | None:
+    """When to stop it; 0 is never, as in timeout(1)."""
+    return parse_duration(text) or None
+
+
 def factor(text: str) -> float:
     """From 1 to 1000: 2, 1.5, x3."""
     bare = text.strip().lower().removeprefix("x")

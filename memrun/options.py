@@ -92,7 +92,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "ending",
         (
-            Option("-t --timeout", "TIME", parse_duration, None, "stop the command after this long (90, 90s, 1h30m)"),
+            Option("-t --timeout", "TIME", to.timeout, None, "stop the command after this long (90, 90s, 1h30m; 0 is never, the default)"),
             Option("--stop-signal", "SIGNAL", signals.parse, signals.TERM, "how a stop asks (default TERM)"),
             Option("--stop-timeout", "TIME", parse_duration, 10.0, "how long before a stop insists with SIGKILL (default 10s)"),
             Option("--wait-all", "", to.flag, False, "wait for children left in the background; otherwise they are\n"

@@ -79,6 +79,11 @@ class Wish:
             from memrun.options import one
 
             key, self.options[key] = one(flag, value if equals else None, [] if flag == "--lock" else rest)  # FILE comes next
+        elif flag == "--best-effort":
+            raise errors.UsageError(
+                "memrun up has no --best-effort: a batch shares out memory, and that takes memory groups",
+                "memrun doctor says what is missing; a single run may: memrun --best-effort --limit SIZE -- COMMAND",
+            )
         elif word.startswith("-") and len(word) > 1:
             from memrun.options import nearest
 

@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 NOT_KEYS = {  # options that are no keys
     "name": "a job's name is that of its table",
     **dict.fromkeys(COMMAND_LINE, "it is for the whole run, an option of memrun up"),
-    "best_effort": "a batch shares out what memory groups keep, and does not do without them",
+    "best_effort": "a batch shares out memory, and that takes memory groups",
 }
 NUMBERS = {
     "SIZE",

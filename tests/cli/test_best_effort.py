@@ -135,6 +135,23 @@ def test_killed_at_the_limit(start, tmp_path):
     assert found["largest"][0]["rss"] > 40 << 20
 
 
+def test_started_again_with_more(start, tmp_path):
+    record = tmp_path / "record.json"
+    words = ["--best-effort", "--limit", "40M", "--on-oom", "restart", "--grow", "10", "--delay", "10ms", "--report", str(record)]
+    done = run(start, *words, *python(EAT, "200"), stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "ate\n"), done.stderr
+    assert [attempt["result"] for attempt in json.loads(record.read_text())["attempts"]] == ["oom-kill", "success"]
+
+
+def test_a_batch_takes_groups(memrun, tmp_path):
+    """Where its jobs are within one budget, who overdraws it for a moment would be at others' cost."""
+    (tmp_path / "jobs.toml").write_text('[jobs.one]\ncommand = "true"\nlimit = "20M"\nbest_effort = true\n')
+    for words in (["--best-effort", "jobs.toml"], ["jobs.toml"]):
+        done = memrun("up", *words, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+        assert "a batch shares out memory, and that takes memory groups" in done.stderr
+
+
 def test_below_it_nothing_happens(start):
     done = run(start, "--best-effort", "-q", "--limit", "100M", *python(EAT, "40"), stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ate\n", "")

@@ -143,6 +143,43 @@ def test_kill_9_leaves_nothing():
     assert job.returncode == -9
 
 
+def stopped(who, script, *how):
+    """CompletedProcess and record of a run whose scope systemd is told to stop (or kill, `how`) while the job runs."""
+    report = Path(f"/tmp/stopped-{who}.json")
+    report.unlink(missing_ok=True)
+    words = [*MEMRUN, "--limit", "50M", "--report", str(report), "--", "sh", "-c", script]
+    job = subprocess.Popen(
+        as_user(who, *words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    )
+    assert job.stdout.readline() == "on\n"
+    [scope] = [Path(place).name for place in scopes() if place.endswith(".scope")]
+    bus = f"/run/user/{pwd.getpwnam(who).pw_uid}"
+    words = ["systemctl", "--user", *how, scope] if who == "alice" else ["systemctl", *how, scope]
+    done = run(*as_user(who, *words, XDG_RUNTIME_DIR=bus))
+    assert done.returncode == 0, done.stderr
+    out, err = job.communicate(timeout=30)
+    record = json.loads(report.read_text()) if report.exists() and report.stat().st_size else {}
+    return subprocess.CompletedProcess(job.args, job.returncode, out, err), record
+
+
+@pytest.mark.parametrize(
+    "script", ["echo on; exec sleep 1000", "trap 'sleep 0.3; exit 0' TERM; echo on; while :; do sleep 0.1; done"]
+)
+@pytest.mark.parametrize("who", ["alice", "root"])
+def test_systemd_takes_the_scope_away(who, script):
+    """It tells everybody in there to end, memrun among them; a job that has something to finish may. `_nothing_is_left` looks."""
+    done, record = stopped(who, script, "stop")
+    assert (done.returncode, record["result"]) == (143, "stopped"), done.stderr
+    assert "stopped" in done.stderr
+
+
+@pytest.mark.parametrize("who", ["alice", "root"])
+def test_systemd_kills_all_that_is_in_the_scope(who):
+    """memrun and its hand, too: systemd removes what is left of the tree."""
+    done, record = stopped(who, "trap '' TERM; echo on; sleep 1000", "kill", "--signal=KILL")
+    assert (done.returncode, record) == (-9, {})
+
+
 def test_in_su_with_no_systemd_of_their_own_two_commands_mend_it(as_bob):
     uid = pwd.getpwnam("bob").pw_uid
     done = run("su", "-", "bob", "-c", f"cd / && PYTHONPATH={ROOT} {sys.executable} -m memrun --limit 50M -- true")

@@ -85,6 +85,49 @@ def test_a_large_entry_goes_as_a_memory_file():
     assert len(found.strip("\n")) == 9 * 40000
 
 
+JOURNALD = (
+    "systemd-journald.service",
+    "systemd-journald.socket",
+    "systemd-journald-dev-log.socket",
+    "systemd-journald-audit.socket",
+)
+FILL = """
+from memrun.ownlog import Log
+log = Log("journal")
+while not log._missing: log.say("full " * 200, always=True)
+"""
+
+
+def told(*words):
+    return run(*MEMRUN, "--log-target", "journal", "--limit", "40M", *words, "--", "sh", "-c", "exit 3", env=BARE)
+
+
+def test_without_a_journal_it_is_said_on_stderr_and_why_once():
+    assert run("systemctl", "stop", *JOURNALD).returncode == 0
+    try:
+        done = told()
+    finally:
+        assert run("systemctl", "start", *JOURNALD[1:3], JOURNALD[0]).returncode == 0
+    assert done.returncode == 3
+    first, second = done.stderr.splitlines()
+    assert "no line gets to /run/systemd/journal/socket" in first
+    assert "ended with status 3" in second
+
+
+def test_a_journal_that_is_stuck_keeps_nobody_waiting():
+    """Its queue is full, and nobody takes anything out of it: a line less, and the same status."""
+    pid = shown(JOURNALD[0], "MainPID")["MainPID"]
+    run("kill", "-STOP", pid)
+    try:
+        assert run(MEMRUN[0], "-c", FILL, env=BARE).returncode == 0
+        began = time.monotonic()
+        done = told()
+        assert time.monotonic() - began < 10
+    finally:
+        run("kill", "-CONT", pid)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 def test_a_stop_lets_the_job_end_by_itself(service, tmp_path):
     told = tmp_path / "told"
     script = f"trap 'echo stopped > {told}; exit 0' TERM; echo ready > {told}; while :; do sleep 0.1; done"

@@ -51,6 +51,7 @@ def test_several_marks():
         ({"limit": Share(5000)}, Share(5000)),
         ({"timeout": 0.2}, 0.2),
         ({"timeout": math.inf}, None),
+        ({"timeout": 0}, None),
         ({"stop_signal": signal.SIGUSR1}, signal.SIGUSR1),
         ({"grow": 1.5}, 1.5),
         ({"attempts": 3}, 3),

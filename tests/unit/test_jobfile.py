@@ -113,6 +113,7 @@ def test_nothing_said_is_the_default(load):
         ("limit = inf", "limit", None),
         ('limit = "50%"', "limit", Share(5000)),
         ("timeout = 90", "timeout", 90.0),
+        ("timeout = 0", "timeout", None),
         ("timeout = 1.5", "timeout", 1.5),
         ('timeout = "1h"', "timeout", 3600.0),
         ("attempts = 3", "attempts", 3),
