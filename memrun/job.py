@@ -86,7 +86,7 @@ class Site:
         try:
             self.host.begin()
         except BaseException:
-            self.close()
+            self.hand.clench()  # it removes whatever there is of it
             raise
 
     def close(self) -> None:

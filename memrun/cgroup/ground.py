@@ -108,24 +108,25 @@ def _moved_into_a_leaf(base: Dir, family: set[int]) -> Dir:
         base.write(CONTROL, "+memory")
     except BaseException:
         restore(base, leaf)
+        leaf.close()
         raise
     return leaf
 
 
-def restore(base: Dir, leaf: Dir) -> None:
+def restore(base: Dir, leaf: Dir) -> bool:
     """Everybody back out of the leaf, so that it can be removed; where somebody else uses the group by now, it stays: taking memory
-    back would take the limits of others' groups away."""
+    back would take the limits of others' groups away. False: it could not be done."""
     name = leaf.path.rpartition("/")[2]
+    others = set(base.children()) - {name}
+    if others or not base.has(name):
+        return True
     try:
-        if set(base.children()) - {name}:
-            return
         base.write(CONTROL, "-memory")  # before them: processes and controllers exclude each other
         _move_all(leaf, base)
         base.rmdir(name)
     except GroupError:
-        return
-    finally:
-        leaf.close()
+        return False
+    return True
 
 
 def _move_all(source: Dir, to: Dir) -> None:

@@ -90,10 +90,15 @@ class Host:
                 self._run = run
                 return
 
-    def _step_back(self, base: Dir) -> None:
-        if self._self is not None:
-            ground.restore(base, self._self)
-            self._self = None
+    def _step_back(self, base: Dir) -> bool:
+        """False: somebody else (the hand) is to try it."""
+        leaf, self._self = self._self, None
+        if leaf is None:
+            return True
+        try:
+            return ground.restore(base, leaf)
+        finally:
+            leaf.close()
 
     def create(self, name: str, wish: Wish) -> Group:
         assert self._run is not None
@@ -132,9 +137,8 @@ class Host:
     def end(self) -> bool:
         if self._base is None or self._run is None:
             return True
-        if not tree.remove(self._base, self._run):
+        if not tree.remove(self._base, self._run) or not self._step_back(self._base):
             return False
-        self._step_back(self._base)
         self._base.close()
         self._run.close()
         self._base = self._run = None
