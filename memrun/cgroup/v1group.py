@@ -284,9 +284,13 @@ class Group:
                 self._hold_still(still=False)
             if self._freezer is not None:  # a guard that was killed in the middle of it may have left this one shut
                 self._freezer.write("freezer.state", "THAWED")
-        except GroupError as e:
-            if e.errno not in {errno.ENOENT, errno.ENODEV}:  # a group that is gone holds nobody
-                raise
+        except GroupError:
+            if self._is_held_by("cgroup.freeze", self._unified) or self._is_held_by("freezer.state", self._freezer):
+                raise  # whatever the kernel says: it is there, and holds them
+
+    def _is_held_by(self, file: str, group: Dir | None) -> bool:
+        """A group that is gone holds nobody."""
+        return group is not None and group.has(file)
 
     def lend(self) -> None:
         if self.limit is not None and not self._lent:

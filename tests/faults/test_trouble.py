@@ -285,6 +285,29 @@ def test_a_freezer_that_refuses():
     assert process.returncode == 3
 
 
+SHUT = """
+import sys
+from memrun.cgroup import files
+from memrun.cli import main
+from memrun.errors import GroupError
+write = files.Dir.write
+def refuse(self, name, data, flags=0):
+    if (name, data) == ("cgroup.freeze", "0"):
+        raise GroupError("write", self.path, 19, data)
+    write(self, name, data, flags)
+files.Dir.write = refuse
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_freezer_that_does_not_let_go(hog):
+    """The kernel says that the group is gone, which it is not: a job that nobody can wake any more is ended, and not waited for."""
+    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "2", "--", hog, "touch", "30"]
+    done = subprocess.run([sys.executable, "-c", SHUT, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 125, done.stderr
+    assert re.fullmatch(r"memrun: .*paused.*\nmemrun: .*No such device\n", done.stderr), done.stderr
+
+
 GONE = r"""
 for place in $(awk -F: '/memory|freezer/ { split($2, names, ","); print "/sys/fs/cgroup/" names[1] $3 } /^0::.*memrun/ { print "/sys/fs/cgroup" $3 }' /proc/self/cgroup); do
   case $place in */memrun-*) ;; *) continue;; esac
