@@ -3,10 +3,6 @@
 Whatever cannot be read, or has another shape than expected, is a fact too and never an error: a doctor that stumbles over
 the illness is of no use. What a kernel has is asked of the group that was really made (`abilities`), never inferred from a
 version: distributions backport, containers hide, and a root group has hardly any of the files that its children have.
-
-Whether a run directory is left over (`leftovers`) is judged by two witnesses, because pids are reborn and a memrun in a
-pid namespace of its own has another pid than the directory's name says: the process of that pid, and the hand, whose
-command line names the directories that it watches for as long as there is somebody to watch them for.
 """
 
 from __future__ import annotations
@@ -14,19 +10,18 @@ from __future__ import annotations
 import errno
 import os
 
-from memrun.cgroup import detect, scope
-from memrun.cgroup.files import Dir, pids_in
+from memrun.cgroup import detect, ground, remains, scope
+from memrun.cgroup.files import Dir
 from memrun.errors import GroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 SWITCHES = (  # words of the kernel's command line that decide about memory groups
     *("cgroup_disable=", "cgroup_enable=", "cgroup_memory=", "cgroup_no_v1=", "cgroup.memory="),
     *("swapaccount=", "psi=", "systemd.unified_cgroup_hierarchy="),
 )
-HAND = "memrun-hand"  # hand.spread's argv[0] for its script; tests/kernel/test_doctor.py holds the two together
 MOUNT_V1 = "mkdir -p /sys/fs/cgroup/memory && mount -t cgroup -o memory none /sys/fs/cgroup/memory"
 MOUNT_V2 = "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
 DOCKER = "docker run --security-opt writable-cgroups=true ...   (docker 28 or newer; before: docker run --privileged ...)"
@@ -60,7 +55,7 @@ class Facts:
         self.psi: bool | None = None  # None: this kernel was built without
         self.pidfd = True
         self.restricted: int | None = None  # kernel.dmesg_restrict
-        self.left: list[Leftover] = []
+        self.left: list[remains.Leftover] = []
         self.enter = ""  # the command by which root lets this user in
         # What doctor.py learns by doing:
         self.refusal: tuple[str, str] | None = ("not tried", "")  # why no job can be started, and the error's own remedy
@@ -81,15 +76,6 @@ class Abilities:
         self.freeze = self.hold = self.kill = self.notice = self.peak = self.pressure = self.swap = ""
 
 
-class Leftover:
-    """A run directory whose memrun is gone: one directory for each hierarchy, and what still runs in it."""
-
-    __slots__ = ("name", "pids", "places")
-
-    def __init__(self, name: str, places: Sequence[str], pids: Sequence[int] = ()) -> None:
-        self.name, self.places, self.pids = name, tuple(places), list(pids)
-
-
 def look() -> Facts:
     """Read everything that can be known without making a group."""
     facts = Facts()
@@ -99,9 +85,9 @@ def look() -> Facts:
     _person(facts)
     facts.container = container()
     facts.memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
-    facts.swap = swap_total(_text("/proc/swaps"))
+    facts.swap = swap_total(ground.text("/proc/swaps"))
     facts.pidfd = _has_pidfd()
-    facts.left = leftovers((*facts.places, *scope.left(facts.top, facts.uid)))
+    facts.left = remains.leftovers((*facts.places, *scope.left(facts.top, facts.uid)))
     return facts
 
 
@@ -114,19 +100,19 @@ def _hierarchies(facts: Facts) -> None:
     if facts.own is None:
         facts.own, facts.top = setup.unified, setup.unified_top or ""
     facts.places = places(setup)
-    facts.mounts = mounts(_text(detect.MOUNTINFO))
+    facts.mounts = mounts(ground.text(detect.MOUNTINFO))
     if setup.version != "v1" and facts.own is not None:
-        facts.controllers = _text(f"{facts.own}/cgroup.controllers").split()
-        facts.above = _text(f"{facts.top}/cgroup.controllers").split()
+        facts.controllers = ground.text(f"{facts.own}/cgroup.controllers").split()
+        facts.above = ground.text(f"{facts.top}/cgroup.controllers").split()
     else:
         facts.controllers = sorted(name for mount in facts.mounts for name in mount.options)
 
 
 def _boot(facts: Facts) -> None:
-    facts.switches = switches(_text("/proc/cmdline"))
-    facts.enabled, facts.bound = memory_listed(_text("/proc/cgroups"))
+    facts.switches = switches(ground.text("/proc/cmdline"))
+    facts.enabled, facts.bound = memory_listed(ground.text("/proc/cgroups"))
     facts.psi = _readable("/proc/pressure/memory")
-    restrict = _text("/proc/sys/kernel/dmesg_restrict").strip()
+    restrict = ground.text("/proc/sys/kernel/dmesg_restrict").strip()
     facts.restricted = int(restrict) if restrict.isdigit() else None
     tools = (("grubby", "/usr/sbin/grubby"), ("grub", "/etc/default/grub"))
     facts.loader = next((tool for tool, mark in tools if os.path.exists(mark)), "")
@@ -230,7 +216,7 @@ def container() -> str:
     for kind, mark in (("podman", "/run/.containerenv"), ("docker", "/.dockerenv")):
         if os.path.exists(mark):
             return kind
-    return _text("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112  (systemd's own spelling)
+    return ground.text("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112  (systemd's own spelling)
 
 
 def writable_again(facts: Facts) -> str:
@@ -256,7 +242,7 @@ def abilities(version: str, made: Sequence[str]) -> Abilities:
     """What a job's group offers. `made`: its directory in each hierarchy, the memory one first; those that are not there are
     no harm. The group is used up: it may refuse to kill afterwards."""
     found = Abilities()
-    names = {name for place in made for name in _names(place)}
+    names = {name for place in made for name in remains.names(place)}
 
     def first(*wanted: str) -> str:
         return next((name for name in wanted if name in names), "")
@@ -294,21 +280,6 @@ def _holds(group: Dir) -> bool:
     return group.read("memory.oom_control").startswith("oom_kill_disable 1")
 
 
-def step_back(place: str) -> None:
-    """Undo what a v2 host did to make groups where we were alone: it moved us into a leaf. Best effort; the leaf is empty and
-    harmless."""
-    leaf = f"memrun-self-{os.getpid()}"
-
-    def back(group: Dir) -> bool:
-        group.write("cgroup.subtree_control", "-memory")  # before us: processes and controllers exclude each other
-        group.write("cgroup.procs", "0")
-        group.rmdir(leaf)
-        return True
-
-    if os.path.isdir(f"{place}/{leaf}"):
-        _attempt(place, back)
-
-
 def _attempt(place: str, act: Callable[[Dir], bool]) -> bool:
     """What `act` makes of the group; False where the kernel refuses."""
     try:
@@ -321,68 +292,6 @@ def _attempt(place: str, act: Callable[[Dir], bool]) -> bool:
         return False
 
 
-def leftovers(own: Sequence[str]) -> list[Leftover]:
-    """Run directories directly below these whose memrun is gone, by name."""
-    found: dict[str, list[str]] = {}
-    for place in own:
-        for name in _names(place):
-            if _pid_of(name) and os.path.isdir(f"{place}/{name}"):
-                found.setdefault(name, []).append(f"{place}/{name}")
-    watched = hands() if found else set()
-    left = []
-    for name, paths in sorted(found.items()):
-        pids = sorted({pid for path in paths for pid in _pids(path)})
-        foreign = 0 in pids  # somebody of a pid namespace that we cannot see into lives there
-        if not foreign and name not in watched and not _is_memrun(_pid_of(name)):
-            left.append(Leftover(name, paths, pids))
-    return left
-
-
-def _pid_of(name: str) -> int:
-    """'memrun-123-ab12' -> 123; 0 for every other name."""
-    parts = name.split("-")
-    if len(parts) != 3 or parts[0] != "memrun" or not (parts[1].isascii() and parts[1].isdigit()) or len(parts[2]) != 4:
-        return 0
-    return int(parts[1]) if all(c in "0123456789abcdef" for c in parts[2]) else 0
-
-
-def _pids(path: str) -> Iterable[int]:
-    """Every process in a directory or below it; 0 stands for those that we have no number for."""
-    for here, _, _ in os.walk(path):
-        words = _text(f"{here}/cgroup.procs").split()
-        yield from pids_in(" ".join(words))
-        if "0" in words:
-            yield 0
-
-
-def hands() -> set[str]:
-    """Names of the run directories that a living hand watches, also one in a pid namespace below ours."""
-    names: set[str] = set()
-    for pid in _names("/proc"):
-        if pid.isdigit():
-            words = _text(f"/proc/{pid}/cmdline").split("\0")
-            if HAND in words:
-                names.update(word.rpartition("/")[2] for word in words[words.index(HAND) + 1 :] if word)
-    return names
-
-
-def _is_memrun(pid: int) -> bool:
-    """Whether this process may be the one: alive, not a thread of another, and memrun or a Python (whose program may be
-    using memrun's API). Rather keep a directory too long than end a job that somebody waits for."""
-    status = dict(line.partition(":\t")[::2] for line in _text(f"/proc/{pid}/status").splitlines())
-    if status.get("Tgid") != str(pid) or status.get("State", "Z")[:1] in {"Z", "X"}:
-        return False
-    words = _text(f"/proc/{pid}/cmdline")
-    return "memrun" in words or "python" in words.partition("\0")[0] or "python" in status.get("Name", "")
-
-
-def _names(place: str) -> list[str]:
-    try:
-        return os.listdir(place)
-    except OSError:
-        return []
-
-
 def _readable(path: str) -> bool | None:
     """Whether it can be read; None where there is no such file."""
     try:
@@ -390,11 +299,3 @@ def _readable(path: str) -> bool | None:
             return bool(f.read())
     except OSError as e:
         return None if e.errno == errno.ENOENT else False
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb", buffering=0) as f:
-            return f.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from memrun.cgroup import detect, survey
+from memrun.cgroup import detect, remains, survey
 from memrun.job import Site
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -71,10 +71,10 @@ def test_a_living_run_is_not_left_over() -> None:
     try:
         name = site.host.places()[0].rpartition("/")[2]
         deadline = time.monotonic() + 5  # the kernel lets a spawner go on a moment before the new command line can be read
-        while name not in survey.hands():
+        while name not in remains.hands():
             assert time.monotonic() < deadline
         assert os.path.isdir(site.host.places()[0])
-        assert name not in [found.name for found in survey.leftovers(survey.places(detect.look()))]
+        assert name not in [found.name for found in remains.leftovers(survey.places(detect.look()))]
     finally:
         site.close()
 

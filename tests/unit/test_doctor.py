@@ -7,10 +7,11 @@ import os
 
 import pytest
 
-from memrun import doctor
-from memrun.cgroup import survey
+from memrun import doctor, findings
+from memrun.cgroup import remains, survey
 from memrun.cgroup.detect import Mount, Setup
-from memrun.cgroup.survey import Abilities, Facts, Leftover
+from memrun.cgroup.remains import Leftover
+from memrun.cgroup.survey import Abilities, Facts
 from memrun.errors import UsageError
 
 V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
@@ -87,18 +88,18 @@ def read_only(**known: object) -> Facts:
 MACHINES = [hybrid_as_root, pure_v2, not_delegated, disabled, read_only, Facts, facts]
 
 
-def said(of: Facts) -> dict[str, doctor.Line]:
-    return {line.what: line for line in doctor.examine(of)}
+def said(of: Facts) -> dict[str, findings.Line]:
+    return {line.what: line for line in findings.examine(of)}
 
 
 def noes(of: Facts) -> list[str]:
-    return [line.what for line in doctor.examine(of) if line.ok is False]
+    return [line.what for line in findings.examine(of) if line.ok is False]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_machine_has_a_word_on_everything(machine) -> None:
-    lines = doctor.examine(machine())
-    assert len(lines) == len({line.what for line in lines}) == len(doctor.LINES)
+    lines = findings.examine(machine())
+    assert len(lines) == len({line.what for line in lines}) == len(findings.LINES)
     assert lines[-1].what == "conclusion"
     assert all(line.found and "\n" not in line.found for line in lines)
     assert all(not line.remedy for line in lines if line.ok is not False)
@@ -106,12 +107,12 @@ def test_every_machine_has_a_word_on_everything(machine) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES[:-2])
 def test_every_no_but_the_conclusion_has_a_remedy(machine) -> None:
-    assert [line.what for line in doctor.examine(machine()) if line.ok is False and not line.remedy] in ([], ["conclusion"])
+    assert [line.what for line in findings.examine(machine()) if line.ok is False and not line.remedy] in ([], ["conclusion"])
 
 
 def test_hybrid_as_root() -> None:
     found = hybrid_as_root()
-    assert doctor.works(found)
+    assert findings.works(found)
     assert noes(found) == []
     assert said(found)["kernel"].found == "6.12.0, cgroup v1, a v2 tree without memory beside it"
     assert said(found)["mounts"].found.count("cgroup") > 3
@@ -121,7 +122,7 @@ def test_hybrid_as_root() -> None:
 
 def test_v2_as_root_in_the_root_group() -> None:
     found = pure_v2()
-    assert doctor.works(found)
+    assert findings.works(found)
     assert noes(found) == []
     assert said(found)["memory enabled"].ok is None
     assert said(found)["conclusion"].found == "memrun --limit works here (cgroup v2, pause: yes)"
@@ -129,11 +130,11 @@ def test_v2_as_root_in_the_root_group() -> None:
 
 def test_memory_disabled_at_boot_is_told_once_with_its_remedy() -> None:
     found = disabled(loader="grub")
-    assert not doctor.works(found)
+    assert not findings.works(found)
     assert noes(found) == ["kernel", "controllers", "boot switches", "memory enabled", "new groups", "conclusion"]
     remedy = "sudo sed -i 's/ *cgroup_disable=memory//' /etc/default/grub && sudo update-grub && sudo reboot"
     assert {said(found)[what].remedy for what in noes(found)[:-1]} == {remedy}
-    assert doctor._as_text(doctor.examine(found)).count(remedy) == 1
+    assert doctor._as_text(findings.examine(found)).count(remedy) == 1
     assert said(found)["conclusion"].found.endswith("booted with cgroup_disable=memory: no memory limit can be set")
 
 
@@ -172,9 +173,9 @@ def test_nothing_mounted_at_all() -> None:
 
 def test_user_without_delegation_on_systemd() -> None:
     found = not_delegated()
-    assert not doctor.works(found)
+    assert not findings.works(found)
     assert noes(found) == ["new groups", "delegation", "lingering", "conclusion"]
-    assert said(found)["new groups"].remedy == doctor.USER_SCOPE
+    assert said(found)["new groups"].remedy == findings.USER_SCOPE
     assert said(found)["lingering"].remedy == "sudo loginctl enable-linger alice"
     assert said(found)["pause"].ok is None
 
@@ -188,7 +189,7 @@ def test_cron_and_su_have_a_bus_that_is_found_all_the_same() -> None:
     found = said(not_delegated(announced=False))
     assert found["user bus"].found == "at /run/user/1000, found without XDG_RUNTIME_DIR"
     assert found["user bus"].ok
-    assert found["new groups"].remedy == doctor.USER_SCOPE
+    assert found["new groups"].remedy == findings.USER_SCOPE
 
 
 def test_user_without_systemd_is_let_in_by_root() -> None:
@@ -205,12 +206,12 @@ def test_systemd_delegates_no_memory_on_v1() -> None:
 def test_memory_that_was_not_handed_down() -> None:
     found = not_delegated(version="", controllers=["pids"], missing=("not enabled for memrun's own group", ""))
     assert said(found)["controllers"].found == "pids; memory was not handed down to memrun's own group"
-    assert said(found)["controllers"].remedy == said(found)["kernel"].remedy == doctor.USER_SCOPE
+    assert said(found)["controllers"].remedy == said(found)["kernel"].remedy == findings.USER_SCOPE
 
 
 def test_root_among_others_gets_a_scope() -> None:
     busy = (f"no memory group can be made: cannot write '+memory' to {V2}/a: Device or resource busy", "")
-    assert said(pure_v2(systemd=True, refusal=busy, offers=None))["new groups"].remedy == doctor.ROOT_SCOPE
+    assert said(pure_v2(systemd=True, refusal=busy, offers=None))["new groups"].remedy == findings.ROOT_SCOPE
     assert said(pure_v2(enter="sh -c '...'", refusal=busy, offers=None))["new groups"].remedy == "sh -c '...'"
 
 
@@ -235,7 +236,7 @@ def test_read_only_hierarchies(container: str, version: str, remedy: str) -> Non
 
 def test_pressure_off() -> None:
     found = pure_v2(psi=False, switches=["psi=0"], offers=offers(pressure=""), loader="grubby")
-    assert doctor.works(found)
+    assert findings.works(found)
     assert noes(found) == ["boot switches", "job pressure", "host pressure"]
     assert said(found)["host pressure"].remedy == "sudo grubby --update-kernel=ALL --remove-args='psi=0' && sudo reboot"
     assert "--args='psi=1'" in said(pure_v2(psi=None, loader="grubby"))["host pressure"].remedy
@@ -243,7 +244,7 @@ def test_pressure_off() -> None:
 
 def test_swap_that_is_not_counted() -> None:
     found = hybrid_as_root(swap=1 << 30, switches=["swapaccount=0"], offers=offers(swap=""), loader="grub")
-    assert doctor.works(found)
+    assert findings.works(found)
     assert noes(found) == ["boot switches", "swap limits"]
     assert "swappiness" in said(found)["swap limits"].found
     assert "s/ *swapaccount=0//" in said(found)["swap limits"].remedy
@@ -264,7 +265,7 @@ def test_old_kernels() -> None:
 def test_no_pause() -> None:
     unheld = hybrid_as_root(offers=offers(hold="", notice=""))
     assert noes(unheld) == ["pause", "limit notices"]
-    assert doctor.works(unheld)
+    assert findings.works(unheld)
     assert said(unheld)["conclusion"].found.endswith("(cgroup v1, pause: no)")
     alone = hybrid_as_root(hybrid=False, places=(V1,), pauses=False, offers=offers(freeze="", kill=""))
     assert noes(alone) == ["pause", "kill at once"]
@@ -275,7 +276,7 @@ def test_no_pause() -> None:
 
 def test_processes_that_cannot_be_watched_cannot_be_run() -> None:
     found = pure_v2(pidfd=False)
-    assert not doctor.works(found)
+    assert not findings.works(found)
     assert noes(found) == ["pidfd", "conclusion"]
     assert "pidfd" in said(found)["conclusion"].found
 
@@ -294,23 +295,23 @@ def test_what_is_left_over_is_counted() -> None:
     found = pure_v2(left=[Leftover("memrun-9-ab12", [f"{V2}/memrun-9-ab12"], [10, 11]), Leftover("memrun-8-0000", [])])
     assert said(found)["left over"].found == "memrun-9-ab12 (2 processes), memrun-8-0000"
     assert said(found)["left over"].remedy == "memrun doctor --sweep"
-    assert doctor.works(found)
+    assert findings.works(found)
 
 
 # --- the shape of what is printed
 
 
 def test_text_is_aligned_and_ends_with_the_conclusion() -> None:
-    lines = doctor._as_text(doctor.examine(not_delegated())).splitlines()
+    lines = doctor._as_text(findings.examine(not_delegated())).splitlines()
     assert lines[0] == "ok  kernel           6.12.0, cgroup v2"
-    assert lines[lines.index("      " + doctor.USER_SCOPE) - 1].startswith("no  new groups       no memory group can be made")
+    assert lines[lines.index("      " + findings.USER_SCOPE) - 1].startswith("no  new groups       no memory group can be made")
     assert lines[-2].startswith("memrun --limit does not work here: no memory group can be made")
-    assert lines[-1].strip() == doctor.OTHERWISE
+    assert lines[-1].strip() == findings.OTHERWISE
     assert "      (see new groups)" in lines
 
 
 def test_json_is_a_list_of_findings() -> None:
-    found = json.loads(doctor._as_json(doctor.examine(not_delegated())))
+    found = json.loads(doctor._as_json(findings.examine(not_delegated())))
     assert all(set(line) == {"what", "ok", "found", "remedy"} for line in found)
     assert {line["ok"] for line in found} == {True, False, None}
     assert found[-1]["what"] == "conclusion"
@@ -332,7 +333,6 @@ def test_gather_survives_whatever_a_run_meets(monkeypatch) -> None:
 
     monkeypatch.setattr(doctor, "_probe", fail)
     monkeypatch.setattr(survey, "look", pure_v2)
-    monkeypatch.setattr(survey, "step_back", lambda _place: None)
     assert doctor.gather().refusal == ("[Errno 38] Function not implemented", "")
 
 
@@ -431,7 +431,7 @@ def test_swap_total(text: str, expected: int) -> None:
     ],
 )
 def test_names_that_memrun_gives(name: str, pid: int) -> None:
-    assert survey._pid_of(name) == pid
+    assert remains._pid_of(name) == pid
 
 
 def test_a_run_directory_is_left_over_when_neither_memrun_nor_its_hand_lives(tmp_path, monkeypatch) -> None:
@@ -449,9 +449,9 @@ def test_a_run_directory_is_left_over_when_neither_memrun_nor_its_hand_lives(tmp
             (tmp_path / place / name / "job.1").mkdir(parents=True)
     (tmp_path / "memory" / names[1] / "job.1" / "cgroup.procs").write_text("10\n11\n")
     (tmp_path / "unified" / names[1] / "job.1" / "cgroup.procs").write_text("11\n")
-    monkeypatch.setattr(survey, "hands", lambda: {names[2]})
-    monkeypatch.setattr(survey, "_is_memrun", lambda pid: pid in {os.getpid(), 1})
-    found = survey.leftovers([str(tmp_path / "memory"), str(tmp_path / "unified"), str(tmp_path / "nowhere")])
+    monkeypatch.setattr(remains, "hands", lambda: {names[2]})
+    monkeypatch.setattr(remains, "_is_memrun", lambda pid: pid in {os.getpid(), 1})
+    found = remains.leftovers([str(tmp_path / "memory"), str(tmp_path / "unified"), str(tmp_path / "nowhere")])
     assert [one.name for one in found] == [names[1]]
     assert found[0].pids == [10, 11]
     assert found[0].places == (str(tmp_path / "memory" / names[1]), str(tmp_path / "unified" / names[1]))
@@ -461,12 +461,12 @@ def test_a_directory_with_processes_of_another_pid_namespace_is_not_ours_to_judg
     place = tmp_path / f"memrun-{2**22 + 1}-ab12"
     place.mkdir()
     (place / "cgroup.procs").write_text("0\n")
-    assert survey.leftovers([str(tmp_path)]) == []
+    assert remains.leftovers([str(tmp_path)]) == []
 
 
 def test_who_may_be_a_memrun() -> None:
-    assert survey._is_memrun(os.getpid())  # a Python: its program may use the API
-    assert not survey._is_memrun(2**22 + 1)
+    assert remains._is_memrun(os.getpid())  # a Python: its program may use the API
+    assert not remains._is_memrun(2**22 + 1)
 
 
 def test_places_are_told_once() -> None:
@@ -497,18 +497,18 @@ def test_containers_by_their_marks(monkeypatch) -> None:
     monkeypatch.setenv("container", "lxc")
     for mark, kind in (("/run/.containerenv", "podman"), ("/.dockerenv", "docker"), ("", "lxc")):
         monkeypatch.setattr(survey.os.path, "exists", lambda path, mark=mark: path == mark)
-        monkeypatch.setattr(survey, "_text", lambda _path: "")
+        monkeypatch.setattr(survey.ground, "text", lambda _path: "")
         assert survey.container() == kind
 
 
 def test_look_never_fails_on_a_machine_that_says_nothing(monkeypatch) -> None:
-    monkeypatch.setattr(survey, "_text", lambda _path: "")
-    monkeypatch.setattr(survey, "_names", lambda _place: [])
+    monkeypatch.setattr(survey.ground, "text", lambda _path: "")
+    monkeypatch.setattr(remains, "names", lambda _place: [])
     monkeypatch.setattr(survey.detect, "look", Setup)
     monkeypatch.setattr(survey.detect, "missing", lambda _setup: ("nothing", "mend it"))
     found = survey.look()
     assert found.version == ""
     assert found.own is None
     found.refusal = found.missing
-    assert not doctor.works(found)
+    assert not findings.works(found)
     assert said(found)["kernel"].remedy == "mend it"
