@@ -111,7 +111,7 @@ def test_without_a_journal_it_is_said_on_stderr_and_why_once():
     assert done.returncode == 3
     first, second = done.stderr.splitlines()
     assert "no line gets to /run/systemd/journal/socket" in first
-    assert "ended with status 3" in second
+    assert "exited with status 3" in second
 
 
 def test_a_journal_that_is_stuck_keeps_nobody_waiting():
