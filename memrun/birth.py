@@ -7,13 +7,15 @@ that. Nor does writing '0' into the `tasks` file of a v1 group, which moves one 
 It is for groups without memory of their own (v1's companion in the cgroup2 tree), because what a forked copy of memrun touches before
 it executes the command would be charged to the job: the copies of some hundred pages.
 
-CPython's own `_ctypes`, without the ctypes package: 0.3 ms instead of 1.4. The child takes over the interpreter as it is: there is one
+The child takes over the interpreter as it is: there is one
 thread (or we do not do it), nothing of fork's own housekeeping is needed on the way to an exec, and signals are blocked.
 """
 
 from __future__ import annotations
 
 import os
+
+from memrun import clib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,13 +73,5 @@ _known: list[Callable[[bytes], int] | None] = []  # once looked for
 
 
 def _load() -> Callable[[bytes], int] | None:
-    try:
-        import _ctypes
-    except ImportError:  # a Python without it
-        return None
-    long = type("long", (_ctypes._SimpleCData,), {"_type_": "l"})  # noqa: SLF001  (there is no other way to say so)
-    flags = _ctypes.FUNCFLAG_PYTHONAPI  # the interpreter's lock is kept: the child has it from the start
-    call = type("call", (_ctypes.CFuncPtr,), {"_flags_": flags, "_restype_": long})
-    here = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]
-    syscall = call(_ctypes.dlsym(here, "syscall"))
-    return lambda arguments: int(syscall(long(CLONE3), arguments, long(len(arguments))))
+    call = clib.function("syscall")
+    return None if call is None else lambda arguments: call(clib.long(CLONE3), arguments, clib.long(len(arguments)))

@@ -1,6 +1,6 @@
 """The order of work of the command line, and the one `except MemrunError`.
 
-First the signals are held: they stay so (see watch.signal_fd).
+First the signals are held: they stay so (see news.signal_fd).
 """
 
 from __future__ import annotations

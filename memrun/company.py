@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import control, errors, events, watch
+from memrun import control, errors, events, news
 from memrun.desk import Desk
 from memrun.guard import hurry
 from memrun.output import Sink
@@ -23,31 +24,49 @@ if TYPE_CHECKING:
     from memrun.job import Stay
     from memrun.record import Record
     from memrun.telling import Teller
+    from memrun.vigil import Vigil
 
 
-def supervise(attempt: Stay, teller: Teller) -> Record:
-    """Until nothing of it is left."""
+class Clock(trio.abc.Clock):
+    """time.monotonic, without trio's own offset: who has waited before there was a loop hands a state over that has moments in it."""
+
+    def start_clock(self) -> None: ...
+
+    def current_time(self) -> float:
+        return time.monotonic()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return deadline - time.monotonic()
+
+
+def supervise(attempt: Stay, teller: Teller, vigil: Vigil | None = None) -> Record:
+    """Until nothing of it is left. `vigil`: who has waited for it so far."""
     gc.freeze()  # what is loaded stays: a look for garbage, in the middle of a reaction, is not at all of that
     gc.enable()
     if attempt.holds:
         hurry()
-    fd = watch.signal_fd()
+    run = Run(attempt.site, attempt)
+    if vigil is not None:
+        run.resume(vigil.state, vigil.heard)
+    fd = news.signal_fd() if vigil is None else vigil.signals
     try:
-        return trio.run(_in_company, Run(attempt.site, attempt), fd, teller)
+        return trio.run(_in_company, run, fd, teller, vigil, clock=Clock())
     finally:
         os.close(fd)
 
 
-async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
+async def _in_company(run: Run, fd: int, teller: Teller, vigil: Vigil | None) -> Record:
     desk = Desk(teller.say)
-    desk.take(run)
+    desk.take(run, "" if vigil is None else vigil.since)
+    for at, event in () if vigil is None else vigil.past:
+        desk.hear(run, event, at)
     run.hear = partial(_hear, run, desk, teller)
     failure: errors.MemrunError | None = None
     record: Record | None = None
     async with trio.open_nursery() as nursery:
         if teller.letter is not None:
             nursery.start_soon(_write, teller.letter, run)
-        nursery.start_soon(control.serve, desk, teller.remark, run.over)
+        nursery.start_soon(control.serve, desk, teller.remark, run.over, 0, _kept(vigil))
         try:
             record = await run.live(fd)
         except errors.MemrunError as e:
@@ -58,6 +77,12 @@ async def _in_company(run: Run, fd: int, teller: Teller) -> Record:
     if failure is not None or record is None:
         raise failure or errors.MemrunError("the run ended without a result")
     return record
+
+
+def _kept(vigil: Vigil | None) -> control.Kept | None:
+    if vigil is None or vigil.door is None:
+        return None
+    return control.Kept(vigil.door, [(guest.wire.detach(), guest.held) for guest in vigil.guests.values()])
 
 
 def _hear(run: Run, desk: Desk, teller: Teller, told: events.Event | events.Tell) -> None:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from memrun.door import open_door, who
 from memrun.errors import MemrunError
-from memrun.names import directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from memrun.door import Door
 
 Words = dict[str, object]
 VERBS = {"ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal", "show", "set", "reclaim", "wait", "events"}
@@ -51,31 +52,43 @@ class Answerer(Protocol):
         """Somebody was turned away: to be logged."""
 
 
-async def serve(answerer: Answerer, remark: Callable[[str], None], over: trio.Event, pid: int = 0) -> None:
+class Kept:
+    """What another has kept for the one who serves: an open door, and who is in already, each with what he has said."""
+
+    __slots__ = ("door", "guests")
+
+    def __init__(self, door: Door, guests: list[tuple[int, bytes]]) -> None:
+        self.door, self.guests = door, guests
+
+
+async def serve(
+    answerer: Answerer, remark: Callable[[str], None], over: trio.Event, pid: int = 0, kept: Kept | None = None
+) -> None:
     """Listen until it is over, under the pid by which we are known (ours). Where there is no place for a socket the job runs all the same; `remark` is told."""
-    place = directory(make=True)
-    if place is None:
-        remark("no directory for a control socket: this job cannot be raised, paused or listed from outside")
+    door, why = (kept.door, "") if kept is not None else open_door(pid)
+    if door is None:
+        remark(why)
         return
-    path = f"{place}/{pid or os.getpid()}.sock"
-    try:
-        wire = _bound(path)
-    except OSError as e:
-        remark(f"no control socket: {e.strerror or e}")
-        return
+    wire = _taken(door.handed_over())
+    gate = trio.CapacityLimiter(MOST)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, wire, answerer, nursery)
+            for fd, held in kept.guests if kept is not None else []:
+                nursery.start_soon(_attend, _taken(fd), answerer, gate, held)
+            nursery.start_soon(_accept, wire, answerer, gate, nursery)
             await over.wait()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
             wire.close()
     finally:
         wire.close()
-        _unlink(path)
+        door.close()
 
 
-async def _accept(wire: trio.socket.SocketType, answerer: Answerer, nursery: trio.Nursery) -> None:
-    gate = trio.CapacityLimiter(MOST)
+def _taken(fd: int) -> trio.socket.SocketType:
+    return trio.socket.from_stdlib_socket(socket.socket(fileno=fd))
+
+
+async def _accept(wire: trio.socket.SocketType, answerer: Answerer, gate: trio.CapacityLimiter, nursery: trio.Nursery) -> None:
     while True:
         try:
             client, _ = await wire.accept()
@@ -87,40 +100,16 @@ async def _accept(wire: trio.socket.SocketType, answerer: Answerer, nursery: tri
         nursery.start_soon(_attend, client, answerer, gate)
 
 
-def _bound(path: str) -> trio.socket.SocketType:
-    """Bound and private before anybody can connect: the mode is set before listen."""
-    _unlink(path)  # of a memrun with our pid, which is therefore dead
-    wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)
-    try:
-        wire.bind(path)
-        os.chmod(path, 0o600)
-        wire.listen(128)
-    except OSError:
-        wire.close()
-        raise
-    finally:
-        os.umask(before)
-    return trio.socket.from_stdlib_socket(wire)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return
-
-
-async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio.CapacityLimiter) -> None:
+async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio.CapacityLimiter, held: bytes = b"") -> None:
     try:
         gate.acquire_nowait()
     except trio.WouldBlock:
         client.close()
         return
     try:
-        pid, uid = _who(client)
+        pid, uid = who(client)
         if uid in {0, os.geteuid()}:
-            await _converse(client, answerer, pid)
+            await _converse(client, answerer, pid, held)
         else:
             answerer.refused(f"user {uid} (pid {pid}) may not ask here")
     except OSError:
@@ -130,14 +119,7 @@ async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio
         client.close()
 
 
-def _who(client: trio.socket.SocketType) -> tuple[int, int]:
-    """(pid, user id) as the kernel tells them. Only the same user and root are answered."""
-    pid, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return pid, uid
-
-
-async def _converse(client: trio.socket.SocketType, answerer: Answerer, pid: int) -> None:
-    held = b""
+async def _converse(client: trio.socket.SocketType, answerer: Answerer, pid: int, held: bytes) -> None:
     while True:
         with trio.move_on_after(SILENCE) as patience:
             while b"\n" not in held and len(held) <= LONGEST:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import events, signals, states
+from memrun import events, signals, standing, states
 from memrun.aside import aside
 from memrun.cgroup import NO_FREEZER, details
 from memrun.errors import GroupError, JobNameError, RefusedError, UsageError
@@ -47,24 +47,24 @@ class Desk:
         self._complained, self._unsaid = -COMPLAIN_EVERY, 0
         self._chronicle: Chronicle | None = None
 
-    def take(self, run: Run) -> None:
-        """Answer for this run, too."""
+    def take(self, run: Run, since: str = "") -> None:
+        """Answer for this run, too, which is here since then (now)."""
         self.runs[run.spec.name] = run
         run.hear = lambda told: self.hear(run, told)
-        self._since[run.spec.name] = iso(time.time())
+        self._since[run.spec.name] = since or iso(time.time())
 
-    def hear(self, run: Run, told: events.Event | events.Tell) -> None:
-        """One event, for those who follow. That the policy's own alarm rang is news to nobody."""
+    def hear(self, run: Run, told: events.Event | events.Tell, at: str = "") -> None:
+        """One event, of now or of then, for those who follow. That the policy's own alarm rang is news to nobody."""
         if isinstance(told, events.Rang):
             return
-        line: Words = {"at": iso(time.time()), "name": run.spec.name}
+        line: Words = {"at": at or iso(time.time()), "name": run.spec.name}
         if isinstance(told, events.Tell):
             hint = f"; {_way_on(run)}" if told.event == "paused" else ""
             if not run.spec.quiet:
                 self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
             line |= {"event": told.event, "text": told.text}
         else:
-            facts = {key: getattr(told, key) for key in told.__slots__ if key != "at"}
+            facts: Words = {key: getattr(told, key) for key in told.__match_args__ if key != "at"}
             line |= {"event": type(told).__name__.lower(), **facts}
         self._publish(line)
         if run.spec.events:
@@ -120,20 +120,8 @@ class Desk:
         return [self._row(run) for run in self.runs.values()]
 
     def _row(self, run: Run) -> Words:
-        group, alive = run.attempt.group, run.alive
-        return {
-            "name": run.spec.name,
-            "file": None,
-            "state": states.WORDS[type(run.state.phase)],
-            "pid": run.attempt.child.pid,
-            "cgroup": group.path,
-            "limit": group.limit if alive else run.state.limit,
-            "usage": group.usage() if alive else None,
-            "peak": group.peak() if alive else None,
-            "attempt": run.records.ended + int(alive),
-            "since": self._since[run.spec.name],
-            "result": run.record.result if run.record else None,
-        }
+        attempt = run.records.ended + int(run.alive)
+        return standing.row(run.attempt, run.state, self._since[run.spec.name], attempt, (not run.alive, run.record))
 
     async def command(self, name: str, verb: str, words: Words) -> Words:
         """Carry out one verb; MemrunError says why not."""

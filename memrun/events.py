@@ -6,10 +6,10 @@ Events are past participles, decisions imperatives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from memrun.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Launched:
     """The command is running, in its group; `limit` in bytes, None is infinity."""
 
@@ -17,14 +17,14 @@ class Launched:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LaunchFailed:
     """A further attempt could not be started."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exited:
     """The command itself has ended and was reaped; `left`: others of its tree are still there."""
 
@@ -33,14 +33,14 @@ class Exited:
     left: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Emptied:
     """No process is left in the group."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """The record of an attempt was taken; `result` is one of its words."""
 
@@ -48,21 +48,21 @@ class Settled:
     result: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OomKilled:
     """The kernel killed at least one process of the group for lack of memory."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reached:
     """The job is at its limit and holds still, its work intact (only where it is to be held there)."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Granted:
     """The machine has the memory that the policy asked for; `limit` is what it may be set to."""
 
@@ -70,14 +70,14 @@ class Granted:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Denied:
     """It has not."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Crossed:
     """Memory use has crossed a threshold (index into the rule's): upwards or downwards."""
 
@@ -86,7 +86,7 @@ class Crossed:
     rising: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pressed:
     """Memory pressure of a rule's level (index into the rule's) was reported."""
 
@@ -94,14 +94,14 @@ class Pressed:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rang:
     """The alarm that the policy had set."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RaiseAsked:
     """Somebody gives it a new limit, up or down; None is infinity. Checked already: it can be set."""
 
@@ -110,35 +110,35 @@ class RaiseAsked:
     by: str = "user"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PauseAsked:
     """Somebody wants it to hold still."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResumeAsked:
     """Somebody wants it to go on."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RestartAsked:
     """Somebody wants a clean restart: stop, then a new attempt."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GiveWayAsked:
     """Its memory is needed by others who wait as it does: this attempt ends, and another one is made when there is room."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopAsked:
     """Somebody wants it to end: a signal to memrun, a command, the end of a batch. `signal` None: as configured."""
 
@@ -146,21 +146,21 @@ class StopAsked:
     signal: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DetachAsked:
     """Somebody wants processes that memrun did not start (`memrun attach`) to go on without it."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KillAsked:
     """Somebody wants it gone now."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SignalAsked:
     """A signal to be passed on to the command."""
 
@@ -196,14 +196,14 @@ Event = (
 News = Exited | Emptied | OomKilled | Reached | Granted | Denied | Crossed | Pressed  # of one attempt, and of none after it
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Launch:
     """Start an attempt, in a fresh group with this limit (bytes, None is infinity): at once, or when a batch has room for it."""
 
     limit: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Signal:
     """Send a signal to the command (`tree` False) or to every process of the job."""
 
@@ -211,17 +211,17 @@ class Signal:
     tree: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Freeze:
     """Let no process of the job run."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Thaw:
     """Let them run again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetLimit:
     """Give the group this limit (bytes, None is infinity). `by`: who wanted it, for the record."""
 
@@ -229,36 +229,36 @@ class SetLimit:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lend:
     """A little more than the limit for a moment, so that a held job can hear a signal; taken back by the next freeze."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """Ask the machine (or the batch's budget) for this limit; Granted or Denied comes back."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kill:
     """SIGKILL to everything in the group, at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LetGo:
     """Put every process of the job back to where it came from, unharmed: nobody is left in the group after that."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settle:
     """An attempt is over: take its record, remove its group. `why`: what memrun did first, '' where it did nothing."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tell:
     """Say it: a word for the event stream (restarted, paused, threshold ...) and a sentence."""
 
@@ -266,7 +266,7 @@ class Tell:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Execute:
     """Run a hook command outside of the job's group. `about`: what it is told."""
 
@@ -274,7 +274,7 @@ class Execute:
     about: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finish:
     """It is over. `why`: as in Settle; 'exhausted' where no attempt was left."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -41,5 +42,18 @@ def largest(pids: Iterable[int], most: int = 5) -> list[dict[str, object]]:
             process = psutil.Process(pid)
             found.append((process.memory_info().rss, pid, process.name()))
         except psutil.Error:
+            continue
+    return [{"pid": pid, "name": name, "rss": rss} for rss, pid, name in sorted(found, reverse=True)[:most]]
+
+
+def glance(pids: Iterable[int], most: int = 5) -> list[dict[str, object]]:
+    """The same, sooner: this is asked between the kernel's news and what is done about it, and psutil takes 40 ms to import."""
+    found: list[tuple[int, int, str]] = []
+    page = os.sysconf("SC_PAGESIZE")
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/statm", "rb") as statm, open(f"/proc/{pid}/comm", "rb") as comm:
+                found.append((int(statm.read().split()[1]) * page, pid, comm.read()[:-1].decode(errors="replace")))
+        except OSError:
             continue
     return [{"pid": pid, "name": name, "rss": rss} for rss, pid, name in sorted(found, reverse=True)[:most]]

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from memrun.cgroup import Host
     from memrun.cron.turn import Lock
-    from memrun.job import Stay
     from memrun.record import Record
     from memrun.strangers import Strangers
+    from memrun.vigil import Vigil
 
 SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
 
@@ -96,17 +96,41 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
             if spec.verbose:
                 teller.remark(f"its group is {attempt.group.path}, {site.host.way}")
             done = _already_done(attempt, spec)
-            if not done:
-                import trio  # noqa: F401  (the command runs by now)
-
-                from memrun import company  # noqa: F401
+            vigil = None if done else _load(attempt, teller)
             attempt.relieve()
         except BaseException:
             attempt.abandon()
             raise
-        return attempt.finish("") if done else _supervise(attempt, teller)
+        return attempt.finish("") if done else _wait(attempt, teller, vigil)
     finally:
         site.close()
+
+
+def _load(attempt: Attempt, teller: Teller) -> Vigil | None:
+    """The command runs by now: whoever is to wait for it is loaded. None: an event loop is."""
+    spec = attempt.spec
+    acts = spec.on_oom != "kill" or spec.restart != "no" or spec.at or spec.pressure or spec.on_event or spec.events
+    if not acts and not spec.adopted:
+        from memrun.vigil import Vigil
+
+        return Vigil(attempt, teller)
+    import trio  # noqa: F401
+
+    from memrun import company  # noqa: F401
+
+    return None
+
+
+def _wait(attempt: Attempt, teller: Teller, vigil: Vigil | None) -> Record:
+    record = None if vigil is None else vigil.keep()
+    if record is not None:
+        return record
+    try:
+        from memrun.company import supervise
+    except BaseException:  # no memory for it, perhaps: then nobody would watch any more
+        attempt.abandon()
+        raise
+    return supervise(attempt, teller, vigil)
 
 
 def _in_place_of_groups(spec: Spec, teller: Teller) -> Host:
@@ -123,12 +147,6 @@ def _already_done(attempt: Attempt, spec: Spec) -> bool:
     poll.register(attempt.child.pidfd, select.POLLIN)
     poll.poll(SHORT_LOOK)
     return attempt.child.reap() is not None and not attempt.group.pids()
-
-
-def _supervise(attempt: Stay, teller: Teller) -> Record:
-    from memrun.company import supervise
-
-    return supervise(attempt, teller)
 
 
 def attach(words: list[str]) -> int:
@@ -150,6 +168,7 @@ def attach(words: list[str]) -> int:
 
 
 def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
+    from memrun import company
     from memrun.attach import Attachment
 
     site = Site(script=hand.LET_GO)
@@ -157,6 +176,6 @@ def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
         stay = Attachment(site, spec, found)
         teller.started(stay.group.limit)
         teller.say(stay.account)
-        return _supervise(stay, teller)
+        return company.supervise(stay, teller)
     finally:
         site.close()

@@ -23,9 +23,6 @@ comes out of one budget, whatever it is for.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 from memrun import events
 from memrun.budget import GOLDEN, counted, delay, grown
 from memrun.events import Finish, Freeze, Kill, Lend, LetGo, Settle, Signal, Tell, Thaw
@@ -47,7 +44,9 @@ from memrun.states import (
     Waiting,
 )
 from memrun.units import format_size
+from memrun.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.events import Decision, Event
 

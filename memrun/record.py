@@ -143,6 +143,13 @@ class Attempts(list[Record]):
         run.paused += self._paused
         return run
 
+    def concluded(self, why: str) -> Record:
+        """The same, when the policy has said that it is over, and why."""
+        run = self.whole()
+        if why in {"exhausted", "launch"} or (why == "stopped" and not run.oom_kills):
+            run.result = why
+        return run
+
 
 def judge(record: Record, why: str, tally: Tally, *, oom_group: bool) -> None:
     """Fill in `result`, `status` and `note`. `why`: what memrun itself did first ('' | a word of RESULTS)."""

@@ -5,13 +5,13 @@ States carry only their own data: there is no pair of flags that could contradic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from memrun.values import value
 
 AGAIN = 0.05  # seconds between kills of a group that did not empty at once; doubles up to a second
 ASK_AGAIN = 1.0  # seconds until the machine is asked again for the memory that it had not; doubles up to half a minute
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Action:
     """What a threshold or pressure rule does: log, signal, exec, stop, kill, restart, pause. `detail`: signal number or command."""
 
@@ -20,7 +20,7 @@ class Action:
     about: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """What the user asked for. Times in seconds, sizes in bytes, None is never or infinity."""
 
@@ -44,17 +44,17 @@ class Rule:
     pressures: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Running:
     """The command runs."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draining:
     """The command has ended by itself; its children may end by themselves, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Paused:
     """It holds still: because of its 'limit', a 'rule', or the 'user'. `until`: when patience is over. `again`: when the machine, which
     had no more for it, is asked once more; `gap`: until the time after that."""
@@ -65,7 +65,7 @@ class Paused:
     gap: float = ASK_AGAIN
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lent:
     """A paused job that runs for a moment, to hear a signal."""
 
@@ -73,7 +73,7 @@ class Lent:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """It is being ended, because of `why`. `killed`: no more asking; `insist`: the next kill; `gap`: until the one after;
     `lent`: it was given a little more than its limit, to stop by itself."""
@@ -85,21 +85,21 @@ class Ending:
     lent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settling:
     """Nothing of the attempt is left; its record is being taken."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiting:
     """Between two attempts: until then; None when the next one has been asked for, and is launched as soon as there is room."""
 
     until: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Over:
     """Nothing is left, and everything is said."""
 
@@ -107,7 +107,7 @@ class Over:
 Phase = Running | Draining | Paused | Lent | Ending | Settling | Waiting | Over
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class State:
     """`gone`: the command was reaped; `empty`: so is its group; `limit`: bytes, as it should be; `deadline`: of --timeout;
     `began`: when this attempt was launched; `tries`: when those in the budget's interval were; `quick`: failures in a row."""

@@ -7,15 +7,13 @@ program that called `memrun.run`, or by a failure of ours) ends its job first.
 from __future__ import annotations
 
 import math
-import os
-import random
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import ahead, events, gauges, hooks, machine, policy, signals, states, watch
+from memrun import ahead, deeds, events, gauges, hooks, machine, news, policy, states, watch
 from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
 from memrun.record import Attempts
@@ -23,44 +21,14 @@ from memrun.record import Attempts
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from memrun import marks
-    from memrun.cgroup import Group
+    from memrun.cgroup import Group, Heard
     from memrun.job import Site, Stay
-    from memrun.options import Spec
     from memrun.record import Record
     from memrun.usher import Usher
 
 MAILBOX = math.inf  # events are few and small, and a watcher must never wait for the hand
 RAISES = 1000  # of an attempt that are recorded: the first and the latest ones
 LAST_RESORT = 10.0  # seconds to empty a group under the shield, before it is left to the dead man's hand
-
-
-def rule_of(spec: Spec, site: Site) -> policy.Rule:
-    """The part of the spec that the policy is about, sizes worked out."""
-    return policy.Rule(
-        on_oom=spec.on_oom,
-        oom_group=spec.oom_group,
-        wait_all=spec.wait_all,
-        timeout=spec.timeout,
-        stop_signal=spec.stop_signal,
-        stop_timeout=spec.stop_timeout,
-        grow=spec.grow,
-        ceiling=site.size(spec.ceiling),
-        patience=spec.patience,
-        restart=spec.restart,
-        attempts=spec.attempts,
-        interval=spec.interval,
-        delay=spec.delay,
-        max_delay=spec.max_delay,
-        min_uptime=spec.min_uptime,
-        marks=tuple(_action(mark.action, f"use passes {mark.where}") for mark in spec.at),
-        pressures=tuple(_action(rule.action, f"memory pressure is {rule.level}") for rule in spec.pressure),
-        jitter=random.random(),  # noqa: S311  (spreads restarts, guards nothing)
-    )
-
-
-def _action(action: marks.Action, about: str) -> policy.Action:
-    return policy.Action(action.do, str(action.signal or action.command), f"{about}: {action}")
 
 
 class Run:
@@ -70,7 +38,7 @@ class Run:
         self.site = site
         self.spec = attempt.spec
         self.attempt: Stay = attempt
-        self.rule = rule_of(attempt.spec, site)
+        self.rule = deeds.rule_of(attempt.spec, site)
         self.state = policy.START
         self.records = Attempts()
         self.record: Record | None = None  # of the whole run, once it is over
@@ -87,8 +55,13 @@ class Run:
         self._nursery: trio.Nursery | None = None
         self._failure: MemrunError | None = None
         self._begun = False
+        self.heard: Heard | None = None  # news of the current attempt's group that is known already
         self._settled = False  # nothing of the current attempt is left, and its descriptors are closed
         self._send, self._mail = trio.open_memory_channel[events.Event](MAILBOX)
+
+    def resume(self, state: states.State, heard: Heard | None) -> None:
+        """Go on where somebody else has left off: its state, and what he had heard of the group."""
+        self._begun, self.state, self.heard = True, state, heard
 
     @property
     def alive(self) -> bool:
@@ -138,8 +111,8 @@ class Run:
                 self._nursery = nursery
                 nursery.start_soon(self.attend, self._work)
                 if signal_fd >= 0:
-                    meaning = watch.detaching if self.attempt.borrowed else watch.ending
-                    nursery.start_soon(self.attend, watch.signals_to, signal_fd, self.shares_terminal, self.send, meaning)
+                    meaning = news.detaching if self.attempt.borrowed else news.ending
+                    nursery.start_soon(self.attend, watch.signals_to, signal_fd, self._shares_terminal, self.send, meaning)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESORT):
                 await self._end()
@@ -170,12 +143,8 @@ class Run:
             age = time.monotonic() - self.attempt.began  # it was started before trio was there
             self.step(events.Launched(trio.current_time() - age, self.attempt.group.limit))
 
-    def shares_terminal(self) -> bool:
-        """Whether the command is in our own process group, so that what the terminal sends reaches it as well."""
-        try:
-            return not self.attempt.borrowed and os.getpgid(0) == os.getpgid(self.attempt.child.pid)
-        except ProcessLookupError:
-            return False
+    def _shares_terminal(self) -> bool:
+        return deeds.shares_terminal(self.attempt)
 
     def _watch(self) -> None:
         assert self._nursery is not None
@@ -213,8 +182,8 @@ class Run:
         """One event, now. For the hand itself, and for who must know at once what came of a command."""
         if self.hear is not None:
             self.hear(event)
-        if isinstance(event, events.OomKilled) and self.attempt.kmsg < 0:
-            self.look_at_the_largest()  # the kernel's log has better figures, but we may not read it
+        if isinstance(event, events.OomKilled):
+            deeds.see_the_largest(self.attempt)
         self.state, decisions = policy.step(self.rule, self.state, event)
         for decision in decisions:
             self._carry_out(decision)
@@ -228,9 +197,9 @@ class Run:
                 if self.usher is not None:
                     self.usher.asked(self)
                 if isinstance(decision, events.Signal):
-                    self._signal(decision.signal, tree=decision.tree)
+                    deeds.signal(self.attempt, decision.signal, tree=decision.tree)
                 else:
-                    self._kill()
+                    deeds.kill(self.attempt)
             case events.Freeze():
                 self._freeze()
             case events.Thaw():
@@ -255,21 +224,6 @@ class Run:
                     self.hear(decision)
             case events.Execute(command, about):
                 self.hooks.execute(command, about, about)
-
-    def _signal(self, number: int, *, tree: bool) -> None:
-        if not tree:
-            self.attempt.child.signal(number)
-            return
-        pids = self.attempt.group.pids()
-        if not self.attempt.borrowed and self.attempt.child.pid not in pids:
-            self.attempt.child.signal(number)  # as root it may have left its group
-        for pid in pids:
-            signals.send(pid, number)
-            signals.send(pid, signals.CONT)  # a stopped process hears nothing but KILL
-
-    def _kill(self) -> None:
-        self.attempt.group.kill()
-        self.attempt.child.signal(signals.KILL)  # as root it may have left its group: it is ours to end all the same
 
     def _freeze(self) -> None:
         self._held_since = self._held_since or trio.current_time()
@@ -340,6 +294,7 @@ class Run:
             if self.record is not None:
                 self.record.note = str(e)
         else:
+            self.heard = None
             self._watch()
             self.step(events.Launched(trio.current_time(), self.attempt.group.limit))
         self._wake()  # it need not have been the hand's own doing
@@ -354,9 +309,7 @@ class Run:
             self.send(event)
 
     def _finish(self, why: str) -> None:
-        self.record = self.records.whole()
-        if why in {"exhausted", "launch"} or (why == "stopped" and not self.record.oom_kills):
-            self.record.result = why
+        self.record = self.records.concluded(why)
         if self.usher is not None:
             self.usher.finished(self)
 
@@ -382,8 +335,9 @@ async def _watch(scope: trio.CancelScope, run: Run) -> None:
     attempt = run.attempt
     with scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run.attend, watch.exit_of, attempt.child, attempt.group, run.send)
-            nursery.start_soon(run.attend, watch.group, attempt.group, run.send)
+            if not run.state.gone:
+                nursery.start_soon(run.attend, watch.exit_of, attempt.child, attempt.group, run.send)
+            nursery.start_soon(run.attend, watch.group, attempt.group, run.send, run.heard)
             nursery.start_soon(ahead.prepare, run)
             if run.spec.at:
                 nursery.start_soon(run.attend, run.listen_to_marks, attempt.group)

@@ -1,19 +1,13 @@
-"""The way in: descriptors -> events in a mailbox. Watchers only wait and send; they decide nothing.
-
-Everything is "look again": a wake-up makes a watcher read the counters and states as they are now, and send what has
-changed since the last look. So a lost, doubled or late wake-up changes nothing.
-"""
+"""The way in: descriptors -> events in a mailbox. Watchers only wait and send; they decide nothing. What news means: news.py."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import events, signals
+from memrun import events, news
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,26 +17,20 @@ if TYPE_CHECKING:
 
     Send = Callable[[events.Event], None]
 
-LOOKS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512)  # seconds
-SIGINFO = struct.Struct("=IiiI")  # ssi_signo, ssi_errno, ssi_code, ssi_pid
-SI_KERNEL = 0x80
-
 
 async def exit_of(child: Process, group: Group, send: Send) -> None:
     """Exited, when the command has ended."""
     while (status := child.reap()) is None:
         await trio.lowlevel.wait_readable(child.pidfd)
         await trio.lowlevel.checkpoint_if_cancelled()  # woken and cancelled at once: the hand has closed everything
-    left = group.pids()
-    child.left = left
-    send(events.Exited(trio.current_time(), ok=status == 0, left=bool(left)))
+    send(news.exited(child, group, status, trio.current_time()))
 
 
-async def group(group: Group, send: Send) -> None:
-    """OomKilled, Reached and Emptied, as the kernel tells of them."""
+async def group(group: Group, send: Send, known: Heard | None = None) -> None:
+    """OomKilled, Reached and Emptied, as the kernel tells of them. `known`: what had been heard already."""
     fd = group.notice_fd()
     before = group.hear()
-    _tell(None, before, send)
+    _tell(known, before, send)
     while True:
         if before.populated is not None:
             await trio.lowlevel.wait_readable(fd)
@@ -52,15 +40,14 @@ async def group(group: Group, send: Send) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         heard = group.hear()
         _tell(before, heard, send)
-        if heard.own > before.own and heard.kills == before.kills and not heard.at_limit:
+        if news.undecided(before, heard):
             heard = await _look_again(group, heard, send)
         before = heard
 
 
 async def _look_again(group: Group, before: Heard, send: Send) -> Heard:
-    """v1 notifies before it kills, and before it parks (under_oom is 0 again for a moment in between): neither may have been there
-    yet when we looked. Bounded, and only after a notice. A held job may be raised meanwhile and be at its wire again: heard at once."""
-    pauses = list(LOOKS)
+    """See news.undecided. A held job may be raised meanwhile and be at its wire again: heard at once."""
+    pauses = list(news.LOOKS)
     while pauses:
         with trio.move_on_after(pauses[0]) as patience:
             await trio.lowlevel.wait_readable(group.notice_fd())
@@ -68,20 +55,15 @@ async def _look_again(group: Group, before: Heard, send: Send) -> Heard:
             del pauses[0]
         await trio.lowlevel.checkpoint_if_cancelled()
         heard = group.hear()
-        if heard.kills != before.kills or heard.at_limit or heard.populated is False:
+        if news.decided(before, heard):
             _tell(before, heard, send)
             return heard
     return before
 
 
 def _tell(before: Heard | None, now: Heard, send: Send) -> None:
-    at = trio.current_time()
-    if now.kills > (before.kills if before else 0):
-        send(events.OomKilled(at))
-    if now.at_limit:
-        send(events.Reached(at))
-    if now.populated is False and (before is None or before.populated is not False):
-        send(events.Emptied(at))
+    for event in news.between(before, now, trio.current_time()):
+        send(event)
 
 
 async def _news_or_death(fd: int, group: Group) -> bool:
@@ -116,42 +98,14 @@ def _pidfd(pid: int) -> int:
         return -1
 
 
-def signal_fd() -> int:
-    """A signalfd for the signals that memrun answers for. They stay blocked for memrun's whole life: none can hit between two
-    lines of Python, and siginfo tells a terminal's Ctrl-C (which the command has received as well) from a kill(1).
-
-    ctypes, because the standard library has no signalfd; trio has loaded it already.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    mask = sum(1 << (number - 1) for number in signals.HEARD).to_bytes(128, "little")
-    fd: int = libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "signalfd")
-    return fd
-
-
-def ending(number: int, at: float) -> events.Event:
-    """What a signal to memrun means for a job that memrun started: TERM and INT end it, the others are passed on."""
-    if number in {signals.TERM, signals.INT}:
-        return events.StopAsked(at, number if number == signals.INT else None)
-    return events.SignalAsked(at, number)
-
-
-def detaching(number: int, at: float) -> events.Event | None:
-    """And for processes that were there before memrun: they go on without it. Also when the terminal, which is not theirs, leaves."""
-    if number in {signals.TERM, signals.INT, signals.HUP, signals.QUIT}:
-        return events.DetachAsked(at)
-    return None if number == signals.WINCH else events.SignalAsked(at, number)
-
-
 async def signals_to(
-    fd: int, shared: Callable[[], bool], send: Send, meaning: Callable[[int, float], events.Event | None] = ending
+    fd: int, shared: Callable[[], bool], send: Send, meaning: Callable[[int, float], events.Event | None] = news.ending
 ) -> None:
     """Signals to memrun -> events. `shared`: whether the command is in our process group, so that what the terminal sends has
     reached it already."""
     while True:
         await trio.lowlevel.wait_readable(fd)
-        number, _, code, _ = SIGINFO.unpack_from(os.read(fd, 128))
-        event = None if code == SI_KERNEL and shared() else meaning(number, trio.current_time())
+        number, from_kernel = news.next_signal(fd)
+        event = None if from_kernel and shared() else meaning(number, trio.current_time())
         if event is not None:
             send(event)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import errors, events, history, report, signals, watch
+from memrun import errors, events, history, news, report, signals, watch
 from memrun.batch import openfiles, reread, summary
 from memrun.batch.berth import Berths, write_report
 from memrun.batch.desk import BatchDesk
@@ -76,7 +76,7 @@ class Show:
         self.book.remark = lambda line: self._send.send_nowait(f"memrun: {line}")  # also where little is to be said
         self._remember(known, done)
         self.notify = ends.notify
-        fd = watch.signal_fd()
+        fd = news.signal_fd()
         try:
             async with trio.open_nursery() as around:
                 around.start_soon(self._look_on)

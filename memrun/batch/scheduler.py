@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import events
+from memrun import deeds, events
 from memrun.batch.berth import pump, raised, unstarted
 from memrun.batch.claims import Claims
 from memrun.batch.entries import Entry
@@ -33,7 +33,7 @@ from memrun.batch.usher import BatchUsher
 from memrun.errors import CrowdedError, MemrunError, refused
 from memrun.hooks import Pool
 from memrun.jobs import Outcome
-from memrun.supervisor import Run, rule_of
+from memrun.supervisor import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ class Scheduler:
         """Restarted, if it runs; with its new limit, if it waits for another attempt; after its launch, if that is under way."""
         limit = self.site.size(entry.job.spec.limit)
         if entry.run is not None:
-            entry.run.rule = rule_of(entry.job.spec, self.site)
+            entry.run.rule = deeds.rule_of(entry.job.spec, self.site)
         if entry.reserved is not None:
             entry.changed = True
         elif entry.queued:

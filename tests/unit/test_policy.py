@@ -10,7 +10,6 @@ What must hold is in the functions called check_*. A new phase, event or decisio
 from __future__ import annotations
 
 import random
-from dataclasses import fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -57,6 +56,7 @@ from memrun.events import (
 )
 from memrun.policy import Action, Rule, State, alarm, step
 from memrun.states import Draining, Ending, Lent, Over, Paused, Phase, Running, Settling, Waiting
+from memrun.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -457,7 +457,7 @@ def check_end(last: Decision, event: Event, world: World) -> None:
 
 @cache
 def moments(kind: type) -> tuple[str, ...]:
-    names = World._fields if kind is World else tuple(f.name for f in fields(kind))
+    names = World._fields if kind is World else kind.__match_args__
     return tuple(name for name in names if name in MOMENTS)
 
 
@@ -589,7 +589,7 @@ def test_every_event_and_every_phase_is_in_it():
 
 def test_moments_are_all_the_times_there_are():
     kinds = (State, Running, Draining, Paused, Lent, Ending, Settling, Waiting, Over)
-    times = {f.name for kind in kinds for f in fields(kind) if "float" in f.type} - {"gap"}
+    times = {name for kind in kinds for name, of in kind.__annotations__.items() if "float" in of} - {"gap"}
     assert times - {"tries"} <= MOMENTS
 
 

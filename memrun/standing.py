@@ -1,0 +1,28 @@
+"""How a job of the command line stands, as one row of `memrun ps --json`."""
+
+from __future__ import annotations
+
+from memrun import states
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.job import Stay
+    from memrun.record import Record
+
+
+def row(stay: Stay, state: states.State, since: str, attempt: int, over: tuple[bool, Record | None]) -> dict[str, object]:
+    """`attempt`: which one it is, or was the last; `over`: whether nothing of it is left, and what became of the whole."""
+    group, (gone, record) = stay.group, over
+    return {
+        "name": stay.spec.name,
+        "file": None,
+        "state": states.WORDS[type(state.phase)],
+        "pid": stay.child.pid,
+        "cgroup": group.path,
+        "limit": state.limit if gone else group.limit,
+        "usage": None if gone else group.usage(),
+        "peak": None if gone else group.peak(),
+        "attempt": attempt,
+        "since": since,
+        "result": record.result if record else None,
+    }

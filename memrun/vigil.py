@@ -1,0 +1,269 @@
+"""Who waits for a run that wants nothing but its end, and does so without an event loop: it would make memrun three times as large, and
+most runs never need it.
+
+One poll over everything that can happen: the command's end, what the kernel tells of its group, signals, the control socket, the output
+that a letter keeps, and the policy's alarm. Events are news.py's, decisions policy.py's, deeds those of deeds.py, as in
+supervisor.py; what is only here is which of them a run can meet that is killed at its limit, and is not to be started again:
+CAN, and a test looks through all its histories for others.
+
+`ps` is answered here, because one `memrun ps` asks every memrun of a user: a thousand of them must not grow by what it costs one to do more.
+Whoever asks for anything else is handed over, with everything else that is here, to an event loop, which is loaded then
+(oneshot.py). Nothing that has happened is lost on the way: descriptors keep their news, and the state is a value.
+
+A reaction never waits for that: it is loaded for what people ask, not for what the kernel tells. A rule that has to act at
+the limit, at a mark, or again after the end (pause, restart, --at, --pressure, --on-event) has it from the beginning.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from _json import encode_basestring_ascii as quoted
+
+from memrun import deeds, door, events, news, policy, standing
+from memrun.job import iso
+from memrun.record import Attempts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from memrun.cgroup import Heard
+    from memrun.job import Stay
+    from memrun.record import Record
+    from memrun.telling import Teller
+
+CAN = (events.Signal, events.Kill, events.Settle, events.Finish)
+KEPT = 256  # events, for who asks what has happened
+MOST = 16  # guests at a time; more wait outside
+SILENCE = 10.0  # seconds that one may take to say something
+LAST_RESORT = 10.0  # seconds to empty a group when we have failed, before it is left to the dead man's hand
+ASKED = b'{"verb": "ps"}\n'  # as clients.py writes it; written otherwise, it is as good a question, and handed over
+CHUNK = 1 << 16
+
+
+class Guest:
+    """Somebody at the control socket: `held` is what he has said so far."""
+
+    __slots__ = ("held", "until", "wire")
+
+    def __init__(self, wire: _socket.socket, until: float) -> None:
+        self.wire, self.until, self.held = wire, until, b""
+
+
+class Vigil:
+    """Over one attempt, the only one of its run."""
+
+    def __init__(self, stay: Stay, teller: Teller) -> None:
+        self.stay, self.rule = stay, deeds.rule_of(stay.spec, stay.site)
+        self.state = policy.START
+        self.heard: Heard | None = None  # news of the group, at the last look
+        self.past: list[tuple[str, events.Event]] = []
+        self.since = iso(time.time())
+        self.guests: dict[int, Guest] = {}
+        self.door: door.Door | None = None
+        self._teller, self._letter = teller, teller.letter
+        self._records = Attempts()
+        self._record: Record | None = None
+        self._looks: list[float] = []
+        self._leave = False  # somebody wants more than there is here
+        self._next_point = 0.0 if teller.letter is not None else math.inf
+        self._poll = select.poll()
+        self.signals = news.signal_fd()
+
+    def keep(self) -> Record | None:
+        """Until it is over: the run's record, or None, where an event loop has to go on with it."""
+        try:
+            self._begin()
+            while self._record is None and not self._leave:
+                self._turn()
+        except BaseException:
+            self._end()
+            raise
+        if self._record is not None:
+            self.close()
+        return self._record
+
+    def _begin(self) -> None:
+        group = self.stay.group
+        self._step(events.Launched(self.stay.began, group.limit))
+        self.door, why = door.open_door()
+        if self.door is None:
+            self._teller.remark(why)
+        for fd in (group.notice_fd(), self.signals, self.stay.child.pidfd):
+            self._poll.register(fd, select.POLLIN)
+        if self.door is not None:
+            self._poll.register(self.door.wire, select.POLLIN)
+        if self._letter is not None:
+            self._poll.register(self._letter.pipe, select.POLLIN)
+        self._listen()
+        self._leave = self.heard is None or self.heard.populated is None  # a kernel that does not say when a group is empty
+
+    def _turn(self) -> None:
+        """Sleep until something has happened, and see to it: the kernel's news first, for what it kills may have ended just now."""
+        ready = {fd for fd, _ in self._poll.poll(self._patience())}
+        now = time.monotonic()
+        if self._looks and not ready:
+            del self._looks[0]
+        if self.stay.group.notice_fd() in ready or self._looks:
+            self._listen()
+        if self._record is None and self.signals in ready:
+            self._hear_signal()
+        if self._record is None and self.stay.child.pidfd in ready:
+            self._look_for_the_end()
+        if self._record is None and (due := policy.alarm(self.state)) is not None and now >= due:
+            self._step(events.Rang(now))
+        if self._record is None:
+            self._write_letter(ready, now)
+            self._receive(ready, now)
+
+    def _patience(self) -> float | None:
+        """Milliseconds to the next thing that is to be done if nothing happens; None: there is none."""
+        now = time.monotonic()
+        due = policy.alarm(self.state)
+        times = [guest.until for guest in self.guests.values()]
+        times += [self._next_point] + ([] if due is None else [due]) + ([now + self._looks[0]] if self._looks else [])
+        first = min(times)
+        return None if first == math.inf else max(0.0, math.ceil((first - now) * 1000))
+
+    # What the kernel tells
+
+    def _listen(self) -> None:
+        before, now = self.heard, self.stay.group.hear()
+        if before is not None and not self._looks and news.undecided(before, now):
+            self._looks = list(news.LOOKS)
+        elif before is not None and news.decided(before, now):
+            self._looks = []
+        self.heard = now
+        for event in news.between(before, now, time.monotonic()):
+            if self._record is None:
+                self._step(event)
+
+    def _hear_signal(self) -> None:
+        number, from_kernel = news.next_signal(self.signals)
+        if not (from_kernel and deeds.shares_terminal(self.stay)):
+            self._step(news.ending(number, time.monotonic()))
+
+    def _look_for_the_end(self) -> None:
+        child = self.stay.child
+        status = child.reap()
+        if status is not None:
+            self._poll.unregister(child.pidfd)
+            self._step(news.exited(child, self.stay.group, status, time.monotonic()))
+
+    # What comes of it
+
+    def _step(self, event: events.Event) -> None:
+        if not isinstance(event, events.Rang):
+            self.past = [*self.past[1 - KEPT :], (iso(time.time()), event)]
+        if isinstance(event, events.StopAsked):
+            self._teller.notify.stopping()
+        elif isinstance(event, events.OomKilled):
+            deeds.see_the_largest(self.stay)
+        self.state, decisions = policy.step(self.rule, self.state, event)
+        for decision in decisions:
+            self._carry_out(decision)
+
+    def _carry_out(self, decision: events.Decision) -> None:
+        match decision:
+            case events.Signal(number, tree):
+                deeds.signal(self.stay, number, tree=tree)
+            case events.Kill():
+                deeds.kill(self.stay)
+            case events.Settle(why):
+                record = self.stay.finish(why)
+                self._records.take(record)
+                self._step(events.Settled(time.monotonic(), record.result))
+            case events.Finish(why):
+                self._record = self._records.concluded(why)
+            case _:
+                raise AssertionError(decision)
+
+    def _write_letter(self, ready: set[int], now: float) -> None:
+        """What the job writes and how its memory goes: the one timer of memrun's, see curve.py for how rarely it wakes us."""
+        if self._letter is None:
+            return
+        if self._letter.pipe in ready:
+            self._letter.ring.take(os.read(self._letter.pipe, CHUNK))
+        if now >= self._next_point:
+            self._letter.curve.add(self.stay.group.usage(), self.stay.group.peak())
+            self._next_point = now + self._letter.curve.gap
+
+    # Who asks
+
+    def _receive(self, ready: set[int], now: float) -> None:
+        for fd, guest in list(self.guests.items()):
+            if (fd in ready and not self._attend(guest, now)) or now >= guest.until:
+                self._show_out(guest)
+        if self.door is not None and self.door.wire.fileno() in ready and len(self.guests) < MOST:
+            self._let_in(self.door, now)
+        if any(b"\n" in guest.held for guest in self.guests.values()):
+            self._leave = not self._looks  # nobody is asked to begin in the middle of a second look
+
+    def _let_in(self, at: door.Door, now: float) -> None:
+        try:
+            wire = at.guest()
+            _, user = door.who(wire)
+        except OSError:
+            return  # gone again
+        guest = self.guests[wire.fileno()] = Guest(wire, now + SILENCE)
+        self._poll.register(wire, select.POLLIN)
+        if user not in {0, os.geteuid()}:
+            guest.held = b"\n"  # somebody else's business, too: to be refused, and said
+
+    def _attend(self, guest: Guest, now: float) -> bool:
+        """False: he is to leave."""
+        try:
+            said = guest.wire.recv(4096)
+            guest.held += said
+            if guest.held == ASKED:
+                answer = self._row().encode()
+                guest.held, guest.until = b"", now + SILENCE
+                return guest.wire.send(answer) == len(answer)
+        except OSError:
+            return False
+        if len(guest.held) > CHUNK:
+            guest.held += b"\n"
+        return bool(said)
+
+    def _row(self) -> str:
+        row = standing.row(self.stay, self.state, self.since, 1, (False, None))
+        said = ", ".join(f'"{key}": {_written(one)}' for key, one in row.items())
+        return f'{{"ok": true, "jobs": [{{{said}}}]}}\n'
+
+    def _show_out(self, guest: Guest) -> None:
+        del self.guests[guest.wire.fileno()]
+        self._poll.unregister(guest.wire)
+        guest.wire.close()
+
+    # The end
+
+    def _end(self) -> None:
+        """We have failed: nobody is left in the group all the same."""
+        self.close()
+        pause, until = 0.001, time.monotonic() + LAST_RESORT
+        while not self.stay.rid():
+            if time.monotonic() > until:
+                return
+            time.sleep(pause)
+            pause = min(0.1, pause * 2)
+        self.stay.group.remove()
+        self.stay.close()
+
+    def close(self) -> None:
+        """Let go of what is ours."""
+        for guest in list(self.guests.values()):
+            self._show_out(guest)
+        if self.door is not None:
+            self.door.close()
+            self.door = None
+        fd, self.signals = self.signals, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _written(one: object) -> str:
+    """As JSON; that module takes 1.2 MB."""
+    return "null" if one is None else quoted(one) if isinstance(one, str) else str(one)
