@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memrun.marks import Pressure, Threshold
+
 FLOOR = 512 << 10  # bytes: below this even /bin/true does not start (its own pages, page tables, one charge batch a CPU)
 
 EVENTS = ("oom", "paused", "raised", "resumed", "restarted", "threshold", "pressure", "finished")  # that hooks can be for
@@ -153,6 +155,20 @@ def setting(text: str) -> tuple[str, str]:
             f"{text!r} is not KEY=VALUE", f"To hand on memrun's own: --pass-env {text}" if name and not equals else ""
         )
     return name, value
+
+
+def mark(text: str) -> Threshold:
+    """Of --at."""
+    from memrun.marks import parse_at  # few runs have any
+
+    return parse_at(text)
+
+
+def pressure(text: str) -> Pressure:
+    """Of --pressure."""
+    from memrun.marks import parse_pressure
+
+    return parse_pressure(text)
 
 
 def nearest(word: str, known: object) -> str:

@@ -12,7 +12,6 @@ import time
 
 from memrun import cgroup, hand, launch, oomlog, signals
 from memrun.errors import LimitError, MemrunError
-from memrun.guard import Guard
 from memrun.record import Record, judge
 from memrun.units import Share
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from memrun.cgroup import Group, Host
+    from memrun.guard import Guard
     from memrun.options import Spec
     from memrun.units import Size
 
@@ -139,6 +139,8 @@ class Attempt:
             self._check_abilities()
             self.kmsg = oomlog.listen()
             if guarded and self.holds:
+                from memrun.guard import Guard  # nobody else is held while nobody watches
+
                 self.guard = Guard(self.group)
             self.started = time.time()
             self.began = time.monotonic()

@@ -11,7 +11,6 @@ from memrun import conversions as to
 from memrun import signals
 from memrun.conversions import FLOOR, nearest
 from memrun.errors import UsageError
-from memrun.marks import Pressure, Threshold, parse_at, parse_pressure
 from memrun.units import Share, Size, parse_duration, parse_size
 
 TYPE_CHECKING = False
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from memrun.adoption import Adopted
+    from memrun.marks import Pressure, Threshold
 
 
 class Option:
@@ -81,11 +81,11 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "on the way there (actions: log, signal:NAME, exec:COMMAND, stop, kill, restart, pause)",
         (
-            Option("--at", "MARK=ACTION", parse_at, (), "when use passes a mark: 80%=log, 500M=signal:USR1,\n"
+            Option("--at", "MARK=ACTION", to.mark, (), "when use passes a mark: 80%=log, 500M=signal:USR1,\n"
                    "'90% for 30s=restart', '1.5G with swap=stop'; repeatable"),
             Option("--on-event", "EVENT=COMMAND", to.hook, (), "run this, outside of the job's group, told in MEMRUN_* variables: oom, paused,\n"
                    "raised, resumed, restarted, threshold, pressure, finished; repeatable"),
-            Option("--pressure", "LEVEL=ACTION", parse_pressure, (), "at memory pressure low, medium or critical; repeatable.\n"
+            Option("--pressure", "LEVEL=ACTION", to.pressure, (), "at memory pressure low, medium or critical; repeatable.\n"
                    "v1 takes a mode, too: medium,hierarchy=log"),
         ),
     ),

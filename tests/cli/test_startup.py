@@ -51,3 +51,10 @@ sys.exit(cli.main(['--limit', '50M', '--', 'true']))
 def test_a_trivial_command_needs_no_event_loop():
     code = "import sys; sys.path.insert(0, '.'); from memrun import cli; cli.main(['--limit', '50M', '--', 'true']); print(*sys.modules)"
     assert not {"trio", "psutil", "json", "typing"} & loaded(code)
+
+
+def test_a_run_that_wants_nothing_but_its_end_is_waited_for_without_an_event_loop():
+    code = "import sys; sys.path.insert(0, '.'); from memrun import cli; cli.main(['--limit', '50M', '--', 'sleep', '0.5']); print(*sys.modules)"
+    found = loaded(code)
+    assert "memrun.vigil" in found
+    assert not HEAVY & found

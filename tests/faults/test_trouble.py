@@ -346,6 +346,7 @@ WALL_CLOCK = {
     "batch/ledger",
     "supervisor",
     "views/top",
+    "vigil",
 }  # they say when something was
 
 

@@ -260,6 +260,9 @@ def test_a_storm_of_raises_from_several_clients(held, hog):
     job = held("--limit", "100M", "--", hog, "step", "100", "1", "100000")
     job.until("RUNNING")
     path = next(path for _, path in clients.sockets())
+    assert clients.ask(path, {"verb": "raise", "name": "held", "size": "150M"})[
+        "ok"
+    ]  # an event loop, with its own descriptors, is there
     before = len(os.listdir(f"/proc/{job.process.pid}/fd"))
     for number in range(STORM):
         size = f"{200 + number % 50}M"
@@ -277,6 +280,27 @@ def test_a_storm_of_raises_from_several_clients(held, hog):
     assert len(os.listdir(f"/proc/{job.process.pid}/fd")) <= before
     job.say("kill")
     job.end()
+
+
+def test_who_is_inside_stays_when_an_event_loop_takes_over(held):
+    """`ps` is answered without one, whole or in pieces; who asks for more brings it, and nothing that was said before is lost."""
+    job = held("--limit", "50M", "--", "sleep", "1000")
+    job.until("RUNNING")
+    path = next(path for _, path in clients.sockets())
+    slow, silent = clients.connect(path), clients.connect(path)
+    lines = slow.makefile("rb")
+    slow.sendall(b'{"verb": "ps"}\n')
+    assert json.loads(lines.readline())["jobs"][0]["name"] == "held"
+    slow.sendall(b'{"verb": ')
+    assert clients.ask(path, {"verb": "show", "name": "held"})["rows"]
+    slow.sendall(b'"ps"}\n')
+    (row,) = json.loads(lines.readline())["jobs"]
+    assert (row["state"], row["attempt"], row["limit"]) == ("RUNNING", 1, 50 << 20)
+    told = clients.follow(path, {"verb": "events", "name": "held"}, 5)
+    assert [line["event"] for line in told if "event" in line] == ["launched"]
+    silent.sendall(b'{"verb": "stop", "name": "held"}\n')
+    assert json.loads(silent.makefile("rb").readline())["ok"]
+    assert job.end()[2] == 143
 
 
 def test_garbage_on_the_socket_is_refused(held):

@@ -23,7 +23,8 @@ HEARD = (
 )  # what vigil.py makes of what it hears, but for the record's own word
 RESULTS = ("success", "exit-code", "signal", "oom-kill", "host-oom", "timeout", "stopped")
 rules = pytest.mark.parametrize(
-    "rule", [Rule(oom_group=group, wait_all=wait, timeout=t) for group, wait, t in product((True, False), (True, False), (None, 5.0))]
+    "rule",
+    [Rule(oom_group=group, wait_all=wait, timeout=t) for group, wait, t in product((True, False), (True, False), (None, 5.0))],
 )
 
 
@@ -64,7 +65,9 @@ def test_a_value_is_equal_to_its_like_alone_and_is_not_changed():
     assert replace(one, until=3.0) == Paused("limit", 3.0)
 
 
-@pytest.mark.parametrize("given", [((), {}), (("a", 1, 2, 3, 4), {}), (("a",), {"by": "b", "until": 1}), (("a", 1), {"other": 2})])
+@pytest.mark.parametrize(
+    "given", [((), {}), (("a", 1, 2, 3, 4), {}), (("a",), {"by": "b", "until": 1}), (("a", 1), {"other": 2})]
+)
 def test_a_value_has_all_of_its_fields_and_no_other(given):
     with pytest.raises(TypeError):
         Paused(*given[0], **given[1])
