@@ -287,19 +287,18 @@ def test_who_is_inside_stays_when_an_event_loop_takes_over(held):
     job = held("--limit", "50M", "--", "sleep", "1000")
     job.until("RUNNING")
     path = next(path for _, path in clients.sockets())
-    slow, silent = clients.connect(path), clients.connect(path)
-    lines = slow.makefile("rb")
-    slow.sendall(b'{"verb": "ps"}\n')
-    assert json.loads(lines.readline())["jobs"][0]["name"] == "held"
-    slow.sendall(b'{"verb": ')
-    assert clients.ask(path, {"verb": "show", "name": "held"})["rows"]
-    slow.sendall(b'"ps"}\n')
-    (row,) = json.loads(lines.readline())["jobs"]
-    assert (row["state"], row["attempt"], row["limit"]) == ("RUNNING", 1, 50 << 20)
-    told = clients.follow(path, {"verb": "events", "name": "held"}, 5)
-    assert [line["event"] for line in told if "event" in line] == ["launched"]
-    silent.sendall(b'{"verb": "stop", "name": "held"}\n')
-    assert json.loads(silent.makefile("rb").readline())["ok"]
+    with clients.connect(path) as slow, clients.connect(path) as silent, slow.makefile("rb") as lines:
+        slow.sendall(b'{"verb": "ps"}\n')
+        assert json.loads(lines.readline())["jobs"][0]["name"] == "held"
+        slow.sendall(b'{"verb": ')
+        assert clients.ask(path, {"verb": "show", "name": "held"})["rows"]
+        slow.sendall(b'"ps"}\n')
+        (row,) = json.loads(lines.readline())["jobs"]
+        assert (row["state"], row["attempt"], row["limit"]) == ("RUNNING", 1, 50 << 20)
+        told = clients.follow(path, {"verb": "events", "name": "held"}, 5)
+        assert [line["event"] for line in told if "event" in line] == ["launched"]
+        silent.sendall(b'{"verb": "stop", "name": "held"}\n')
+        assert json.loads(silent.recv(4096))["ok"]
     assert job.end()[2] == 143
 
 
