@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import sys
+import time
 
 from memrun import errors, hand, signals
 from memrun.job import Attempt, Site
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from memrun.strangers import Strangers
     from memrun.vigil import Vigil
 
-SHORT_LOOK = 30  # ms: most trivial commands are done by then; importing trio takes 160
+SHORT_LOOK = 0.03  # seconds: most trivial commands are done by then; importing vigil takes 4 ms, and trio 160
 
 
 def one_shot(words: list[str], mask: frozenset[int]) -> int:
@@ -140,13 +141,22 @@ def _in_place_of_groups(spec: Spec, teller: Teller) -> Host:
 
 
 def _already_done(attempt: Attempt, spec: Spec) -> bool:
-    """A short look: whether the command has ended, nothing is left of it, and it is not to be started again."""
+    """A short look: whether the command has ended, nothing is left of it, and it is not to be started again. Cut short when it is
+    out of memory, for then there may be something to do."""
     if spec.on_oom == "restart" or spec.restart != "no" or spec.on_event or spec.events:
         return False
-    poll = select.poll()
-    poll.register(attempt.child.pidfd, select.POLLIN)
-    poll.poll(SHORT_LOOK)
-    return attempt.child.reap() is not None and not attempt.group.pids()
+    child, group = attempt.child, attempt.group
+    listens = spec.on_oom == "kill"  # who is to be held has a guard, whose news is left alone
+    look, until = select.poll(), time.monotonic() + SHORT_LOOK
+    look.register(child.pidfd, select.POLLIN)
+    if listens:
+        look.register(group.notice_fd(), select.POLLIN)
+    while child.reap() is None:
+        left = until - time.monotonic()
+        if left <= 0 or (listens and group.hear().own):
+            return False
+        look.poll(left * 1000 + 1)
+    return not group.pids()
 
 
 def attach(words: list[str]) -> int:

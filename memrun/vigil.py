@@ -23,6 +23,7 @@ import time
 from _json import encode_basestring_ascii as quoted
 
 from memrun import deeds, door, events, news, policy, standing
+from memrun.cgroup import Heard
 from memrun.job import iso
 from memrun.record import Attempts
 
@@ -30,7 +31,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from memrun.cgroup import Heard
     from memrun.job import Stay
     from memrun.record import Record
     from memrun.telling import Teller
@@ -131,12 +131,13 @@ class Vigil:
     # What the kernel tells
 
     def _listen(self) -> None:
-        before, now = self.heard, self.stay.group.hear()
-        if before is not None and not self._looks and news.undecided(before, now):
+        before, now = self.heard or Heard(), self.stay.group.hear()
+        if not self._looks and news.undecided(before, now):
+            now = news.glance_again(self.stay.group)
             self._looks = list(news.LOOKS)
-        elif before is not None and news.decided(before, now):
-            self._looks = []
         self.heard = now
+        if news.decided(before, now):
+            self._looks = []
         for event in news.between(before, now, time.monotonic()):
             if self._record is None:
                 self._step(event)

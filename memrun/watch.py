@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import events, news
+from memrun.cgroup import Heard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memrun.cgroup import Group, Heard
+    from memrun.cgroup import Group
     from memrun.job import Process
 
     Send = Callable[[events.Event], None]
@@ -31,6 +32,8 @@ async def group(group: Group, send: Send, known: Heard | None = None) -> None:
     fd = group.notice_fd()
     before = group.hear()
     _tell(known, before, send)
+    if news.undecided(known or Heard(), before):
+        before = await _look_again(group, before, send)
     while True:
         if before.populated is not None:
             await trio.lowlevel.wait_readable(fd)
@@ -47,6 +50,10 @@ async def group(group: Group, send: Send, known: Heard | None = None) -> None:
 
 async def _look_again(group: Group, before: Heard, send: Send) -> Heard:
     """See news.undecided. A held job may be raised meanwhile and be at its wire again: heard at once."""
+    heard = news.glance_again(group)
+    if news.decided(before, heard):
+        _tell(before, heard, send)
+        return heard
     pauses = list(news.LOOKS)
     while pauses:
         with trio.move_on_after(pauses[0]) as patience:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 
@@ -26,6 +27,7 @@ def main() -> None:
     print(
         f"{time.strftime('%Y-%m-%d')}: {os.cpu_count()} CPUs, kernel {kernel}, Python {sys.version.split()[0]}, load {load:.1f}"
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever has made a group removes it
     try:
         for name in sys.argv[1:] or PARTS:
             print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")

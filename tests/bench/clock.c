@@ -132,7 +132,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc > 2 && !strcmp(mode, "tell")) return tell(argv[2]);
-    if (argc > 4 && !strcmp(mode, "touch")) wait_for_a_byte(argv[4]);
+    if (argc > 4 && (!strcmp(mode, "touch") || !strcmp(mode, "crowd"))) wait_for_a_byte(argv[4]);
     if (argc > 3 && !strcmp(mode, "touch")) return touch(strtoul(argv[2], NULL, 10) << 20, atoll(argv[3]) * 1000);
     if (argc > 3 && !strcmp(mode, "crowd")) return crowd(argv[2], strtoul(argv[3], NULL, 10) << 20);
     return 2;

@@ -39,15 +39,16 @@ static void limit(const char *file, long long bytes)
 static void kill_all(void)
 {
     char text[4096];
-    int fd = openat(group, "cgroup.procs", O_RDONLY | O_CLOEXEC);
-    ssize_t got;
-    while ((got = pread(fd, text, sizeof text - 1, 0)) > 0) {
+    for (;;) { /* opened anew each time: what v1 has listed once it keeps for this descriptor */
+        int fd = openat(group, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+        ssize_t got = read(fd, text, sizeof text - 1);
+        close(fd);
+        if (got <= 0) return;
         text[got] = 0;
         for (char *p = strtok(text, "\n"); p; p = strtok(NULL, "\n")) kill(atoi(p), SIGKILL);
         usleep(100);
         while (waitpid(-1, NULL, WNOHANG) > 0) continue;
     }
-    close(fd);
 }
 
 int main(int argc, char **argv)

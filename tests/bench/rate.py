@@ -26,13 +26,11 @@ def run() -> None:
         f'[batch]\nparallel = {SLOTS}\n[jobs.t]\narray = "1-{NUMBER}"\nlimit = "20M"\ncommand = ["{TRUE}"]\n', encoding="utf-8"
     )
     ways = {"memrun up": [MEMRUN, "up", "--fresh", "-q", str(file)]}
-    group = memory_group()
-    if group is not None and shutil.which("parallel") and shutil.which("cgexec"):
-        place = str(group).removeprefix("/sys/fs/cgroup/memory/")
-        ways["parallel, cgexec"] = ["parallel", "-j", str(SLOTS), "cgexec", "-g", f"memory:{place}", TRUE]
-    ways["xargs, memrun"] = ["xargs", "-P", str(SLOTS), "-n", "1", MEMRUN, "--limit", "20M", "--", TRUE]
-    line(f"{NUMBER} trivial commands, {SLOTS} at a time", "a second")
-    for name, words in ways.items():
-        line(name, f"{sorted(rate(words) for _ in range(3))[1]:.0f}")
-    if group is not None:
-        group.rmdir()
+    with memory_group() as group:
+        if group is not None and shutil.which("parallel") and shutil.which("cgexec"):
+            place = str(group).removeprefix("/sys/fs/cgroup/memory/")
+            ways["parallel, cgexec"] = ["parallel", "-j", str(SLOTS), "cgexec", "-g", f"memory:{place}", TRUE]
+        ways["xargs, memrun"] = ["xargs", "-P", str(SLOTS), "-n", "1", MEMRUN, "--limit", "20M", "--", TRUE]
+        line(f"{NUMBER} trivial commands, {SLOTS} at a time", "a second")
+        for name, words in ways.items():
+            line(name, f"{sorted(rate(words) for _ in range(3))[1]:.0f}")

@@ -3,6 +3,7 @@
 A raise: the job touches memory and notes how long each page took; where its limit is (and with memrun a little before, where its trip wire
 is) the longest is the reaction. The first raise of a run is not counted: memrun's view of the largest processes is loaded then.
 A kill: one process of two touches memory until the kernel kills it; what counts is how much longer the other one wrote down the time.
+Both begin when the launcher has been waiting for a while. Takes less than a minute.
 """
 
 from __future__ import annotations
@@ -11,27 +12,37 @@ import os
 import struct
 import subprocess
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from ruler import MEMRUN, SCRATCH, Busy, built, clock, line, memory_group, quantile
 
-LIMIT, PERCENT, END = 20 << 20, 125, 150
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT, PERCENT, END = 20 << 20, 125, 120
 RUNS = 5
 KILLS = 15
+READY = 0.4  # seconds until a launcher waits in whatever way it waits
 
 
-def gated(launcher: list[str]) -> list[tuple[int, int]]:
-    """(byte, ns) of the slow pages of a job that begins when the launcher has long been ready."""
+def gated(launcher: list[str], *words: str) -> bytes:
+    """What a job prints that begins when the launcher has long been ready, and that ends by itself or at its limit."""
     gate = SCRATCH / "gate"
     if not gate.exists():
         os.mkfifo(gate)
-    with subprocess.Popen([*launcher, clock(), "touch", str(END), "30", str(gate)], stdout=subprocess.PIPE) as job:
+    with subprocess.Popen([*launcher, clock(), *words, str(gate)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
         fd = os.open(gate, os.O_WRONLY)  # waits for the job to open it
         try:
-            job.wait(0.7)
+            job.wait(READY)
         except subprocess.TimeoutExpired:
             os.write(fd, b"x")
         os.close(fd)
-        words = job.communicate()[0].split()
+        return job.communicate()[0]
+
+
+def touched(launcher: list[str]) -> list[tuple[int, int]]:
+    """(byte, ns) of the slow pages."""
+    words = gated(launcher, "touch", str(END), "30").split()
     return [(int(at), int(took)) for at, took in zip(words[::2], words[1::2], strict=True)]
 
 
@@ -49,7 +60,7 @@ def outlived(launcher: list[str]) -> float:
     """Milliseconds."""
     page = SCRATCH / "page"
     page.write_bytes(bytes(4096))
-    subprocess.run([*launcher, clock(), "crowd", str(page), "60"], stderr=subprocess.DEVNULL, check=False)
+    gated(launcher, "crowd", str(page), "60")
     victim, other = struct.unpack("qq", page.read_bytes()[:16])
     return max(0, other - victim) / 1e6
 
@@ -66,7 +77,11 @@ def tell(what: str, ours: list[float], theirs: list[float]) -> None:
 
 
 def run() -> None:
-    group = memory_group()
+    with memory_group() as group:
+        compare(group)
+
+
+def compare(group: Path | None) -> None:
     listener = [built("listener")] if group is not None else []
     raising = [MEMRUN, "-q", "--limit", str(LIMIT), "--on-oom", "pause", "--grow", str(PERCENT / 100), "--"]
     line("reaction", "memrun ms", "C ms", "ratio")
@@ -75,11 +90,11 @@ def run() -> None:
             ours: list[float] = []
             theirs: list[float] = []
             for _ in range(RUNS):
-                ours += reactions(gated(raising))
-                theirs += reactions(gated([*listener, "raise", str(group), str(LIMIT), str(PERCENT)])) if listener else []
+                ours += reactions(touched(raising))
+                theirs += reactions(touched([*listener, "raise", str(group), str(LIMIT), str(PERCENT)])) if listener else []
             tell(f"{name}: running again after a raise", ours, theirs)
-            ours = [outlived([MEMRUN, "-q", "--limit", "20M", "--"]) for _ in range(KILLS)]
-            theirs = [outlived([*listener, "kill", str(group), str(LIMIT), "-"]) for _ in range(KILLS)] if listener else []
+            ours, theirs = [], []
+            for _ in range(KILLS):
+                ours.append(outlived([MEMRUN, "-q", "--limit", "20M", "--"]))
+                theirs += [outlived([*listener, "kill", str(group), str(LIMIT), "-"])] if listener else []
             tell(f"{name}: last process gone", ours, theirs)
-    if group is not None:
-        group.rmdir()

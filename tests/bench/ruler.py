@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
@@ -69,15 +72,25 @@ def line(what: str, *figures: object) -> None:
     print(f"  {what:<58}" + "".join(f"{figure:>12}" for figure in figures), flush=True)
 
 
-def memory_group() -> Path | None:
-    """A group of ours in v1's memory hierarchy, for the peers; None where there is none."""
+@contextmanager
+def memory_group() -> Iterator[Path | None]:
+    """A group of ours in v1's memory hierarchy, for the peers; None where there is none. Gone when the block ends, with all in it."""
+    found = None
     for entry in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         _, names, place = entry.split(":", 2)
         if "memory" in names.split(","):
             found = Path(f"/sys/fs/cgroup/memory{place}/memrun-bench-{os.getpid()}")
             found.mkdir(exist_ok=True)
-            return found
-    return None
+    try:
+        yield found
+    finally:
+        while found is not None and found.exists():
+            for pid in (found / "cgroup.procs").read_text(encoding="ascii").split():
+                os.kill(int(pid), signal.SIGKILL)
+            try:
+                found.rmdir()
+            except OSError:
+                time.sleep(0.01)
 
 
 class Busy:

@@ -127,7 +127,7 @@ def test_timeout(judged):
 def test_timeout_insists(judged):
     done, record = judged(
         "--timeout",
-        "200ms",
+        "1s",
         "--stop-timeout",
         "200ms",
         "--limit",
