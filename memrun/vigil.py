@@ -183,7 +183,7 @@ class Vigil:
                 raise AssertionError(decision)
 
     def _write_letter(self, ready: set[int], now: float) -> None:
-        """What the job writes and how its memory goes: the one timer of memrun's, see curve.py for how rarely it wakes us."""
+        """What the job writes and how its memory goes: the one timer of memrun's, see cron/curve.py for how rarely it wakes us."""
         if self._letter is None:
             return
         if self._letter.pipe in ready:
