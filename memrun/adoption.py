@@ -1,4 +1,4 @@
-"""--best-effort needs two processes, as `memrun up` does (batch/keeper.py): orphans must come to somebody of ours, and be told from what
+"""--best-effort needs several processes, as `memrun up` does (batch/keeper.py): orphans must come to somebody of ours, and be told from what
 memrun starts for itself.
 
 The process that was started, which the shell knows, is the outer one: a "subreaper", so that whatever in the job loses its parent becomes its
