@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # see signals.py
+
+try:
+    if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own; ignored (a background job of a script), it stays so
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until it is held, a Ctrl-C ends us as it ends any program: no traceback
+except KeyboardInterrupt:  # it came before that, and is told only now
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    _signal.raise_signal(_signal.SIGINT)
+
 import gc
 import os
 import sys
 
-gc.disable()  # until an event loop runs (company.py, batch/run.py): what is loaded stays, and there is no other garbage yet
-
-if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own; ignored (a background job of a script), it stays so
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until it is held, a Ctrl-C ends us as it ends any program: no traceback
+gc.disable()  # until an event loop runs (company.py, batchrun.py): what is loaded stays, and there is no other garbage yet
 
 
 def _fill_the_low_descriptors() -> None:

@@ -79,6 +79,13 @@ def test_a_control_c_before_signals_are_held_is_no_traceback():
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+def test_a_ctrl_c_just_before_it_is_taken():
+    """Python tells of it at its next step, which may be our first line."""
+    code = "import _signal\ndef late(_): raise KeyboardInterrupt\n_signal.getsignal = late\nimport memrun.__main__"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_arguments_larger_than_the_limit(memrun):
     done = memrun("--limit", "512K", "--", "true", *["x" * 100_000] * 12)
     assert done.returncode == 137
