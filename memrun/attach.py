@@ -89,6 +89,10 @@ class Attachment:
 
     borrowed = True
 
+    def relieve(self) -> bool:
+        """Nobody watches but the event loop."""
+        return False
+
     def __init__(self, site: Site, spec: Spec, child: Strangers) -> None:
         self.site, self.spec = site, spec
         self.child: Process = child

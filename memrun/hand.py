@@ -32,7 +32,9 @@ GIVE_BACK = """give_back() {
   for leaf in "$1/memrun-self-$memrun" "$1/memrun-rest"; do
     [ -d "$leaf" ] || continue
     for other in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do [ ! -d "$other" ] || [ "${other%/}" = "$leaf" ] || return 0; done
-    echo -memory > "$1/cgroup.subtree_control"
+    divided=
+    read -r weight < "$leaf/cpu.weight" && [ "$weight" = 10000 ] && divided=-cpu
+    echo -memory $divided > "$1/cgroup.subtree_control"
     for round in 1 2 3 4 5; do
       while read -r pid; do echo "$pid" > "$1/cgroup.procs"; done < "$leaf/cgroup.procs"
       rmdir "$leaf" && break

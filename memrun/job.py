@@ -63,6 +63,9 @@ if TYPE_CHECKING:
         def holds(self) -> bool:
             """Whether they are to be held at the limit."""
 
+        def relieve(self) -> bool:
+            """Who listens from now on says so; whether somebody else has until now."""
+
         def finish(self, why: str) -> Record:
             """The record, once nobody is left in the group, which is removed."""
 
@@ -102,6 +105,11 @@ class Site:
             return self.host.end()
         except MemrunError:
             return False
+
+    def unprotected(self, spec: Spec) -> bool:
+        """Whether its command, held at its limit, is at the OOM killer's mercy all the same. It is started when everything is loaded, then:
+        who is to freeze it has no processor to share with who loads."""
+        return spec.on_oom == "pause" and self.host.version == "v2" and not cgroup.detect.may_exempt()
 
     def whole(self) -> int:
         """What `50%` is of: the enclosing limit or the machine's memory, whichever is smaller. Bytes."""
@@ -189,11 +197,12 @@ class Attempt:
             for rule in self.spec.pressure:
                 gauge.pressure(self.group.path, self.group.version, rule.level, rule.mode).close()
 
-    def relieve(self) -> None:
-        """The guard may go: from now on the event loop watches."""
+    def relieve(self) -> bool:
+        """The guard may go: from now on the event loop watches. Whether there was one."""
         guard, self.guard = self.guard, None
         if guard is not None and guard.relieve():
             self.group.found_held()
+        return guard is not None
 
     borrowed = False
 

@@ -91,6 +91,8 @@ def _claimed(spec: Spec, live: Callable[[], Record]) -> Record:
 def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
     site = Site(locks, host=_in_place_of_groups(spec, teller) if spec.adopted else None)
     try:
+        if site.unprotected(spec):
+            _load_all()
         attempt = Attempt(site, spec, guarded=True)
         try:
             teller.started(attempt.group.limit)
@@ -98,7 +100,8 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
                 teller.remark(f"its group is {attempt.group.path}, {site.host.way}")
             done = _already_done(attempt, spec)
             vigil = None if done else _load(attempt, teller)
-            attempt.relieve()
+            if done:  # else the event loop does that, when it listens
+                attempt.relieve()
         except BaseException:
             attempt.abandon()
             raise
@@ -115,11 +118,14 @@ def _load(attempt: Attempt, teller: Teller) -> Vigil | None:
         from memrun.vigil import Vigil
 
         return Vigil(attempt, teller)
+    _load_all()
+    return None
+
+
+def _load_all() -> None:
     import trio  # noqa: F401
 
     from memrun import company  # noqa: F401
-
-    return None
 
 
 def _wait(attempt: Attempt, teller: Teller, vigil: Vigil | None) -> Record:

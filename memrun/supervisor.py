@@ -150,6 +150,8 @@ class Run:
         assert self._nursery is not None
         self._watching = trio.CancelScope()
         self._settled = False
+        if self.attempt.relieve():
+            self.attempt.group.reflex()  # it may have come to its limit since
         self._nursery.start_soon(_watch, self._watching, self)
 
     def beside(self, task: Callable[[Run], Awaitable[object]]) -> bool:
@@ -323,6 +325,7 @@ class Run:
         self._mail.close()
         if self._settled:
             return
+        self.attempt.relieve()
         pause = 0.001
         while not self.attempt.rid():
             await trio.sleep(pause)

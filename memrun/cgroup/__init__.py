@@ -209,15 +209,12 @@ def wire_gap(limit: int) -> int:
 
 def bare_gap(limit: int) -> int:
     """The same, where nothing protects the job from the OOM killer while it climbs on (without CAP_SYS_RESOURCE), and where the one who
-    freezes it waits for the processor behind it (see guard.hurry): T = 0.5 s, but no more than a tenth.
-
-    Measured as uid 1000 in a User-Mode Linux 6.1 on a loaded machine, at 20 MiB; few runs, under varying load. Eight processes and
-    one 60 MiB write to a memfd: with wire_gap 4 of 16 killed, with a tenth none of 22 (nor with 8 % of 10, with 15 % of 10). 25
-    processes that fork and touch: 1 of 3 before, 2 of 6 with a tenth, which is no help there.
+    freezes it waits for the processor behind it (see guard.hurry): T = 0.5 s, but no more than an eighth. Each process charges 256 KiB
+    before it is slowed for the first time, so eight of them fill a tenth of 20 MiB while nobody looks.
     """
     if limit < SMALL or detect.may_exempt():
         return wire_gap(limit)
-    return min(limit // 10, max(2 << 20, int(37 * limit ** (2 / 3)), limit // 64)) // 4096 * 4096
+    return min(limit // 8, max(5 << 19, int(37 * limit ** (2 / 3)), limit // 64)) // 4096 * 4096
 
 
 def steep_gap(limit: int) -> int:

@@ -18,6 +18,7 @@ from memrun.errors import GroupError
 CONTROL, PROCS = "cgroup.subtree_control", "cgroup.procs"
 REST = "memrun-rest"  # the leaf for everybody
 SELF = "memrun-self-"  # and its pid: the leaf of one memrun. Both names are known to the dead man's hand (hand.py), which does what `restore` does
+AHEAD = "10000"  # cpu.weight of that leaf, the most there is: it asks for little, but at once; everybody has 100. By this the hand knows it, too
 ROUNDS = 5  # somebody may be forking meanwhile
 
 
@@ -113,6 +114,22 @@ def _moved_into_a_leaf(base: Dir, family: set[int]) -> Dir:
     return leaf
 
 
+def divide(base: Dir, leaf: Dir) -> None:
+    """The processor between the leaf, where memrun alone is, and all its jobs together; where that cannot be, it stays as it is."""
+    if leaf.path.endswith(REST) or "cpu" not in base.read("cgroup.controllers").split() or "cpu" in base.read(CONTROL).split():
+        return
+    try:
+        base.write(CONTROL, "+cpu")
+        leaf.write("cpu.weight", AHEAD)
+    except GroupError as e:
+        if e.errno == errno.ENOENT:  # a kernel whose groups have no shares
+            base.write(CONTROL, "-cpu")
+
+
+def _is_ahead(leaf: Dir) -> bool:
+    return leaf.has("cpu.weight") and leaf.read("cpu.weight").strip() == AHEAD
+
+
 def restore(base: Dir, leaf: Dir) -> bool:
     """Everybody back out of the leaf, so that it can be removed; where somebody else uses the group by now, it stays: taking memory
     back would take the limits of others' groups away. False: it could not be done."""
@@ -121,7 +138,9 @@ def restore(base: Dir, leaf: Dir) -> bool:
     if others or not base.has(name):
         return True
     try:
-        base.write(CONTROL, "-memory")  # before them: processes and controllers exclude each other
+        base.write(
+            CONTROL, "-memory -cpu" if _is_ahead(leaf) else "-memory"
+        )  # before them: processes and controllers exclude each other
         _move_all(leaf, base)
         base.rmdir(name)
     except GroupError:

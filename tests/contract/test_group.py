@@ -9,6 +9,7 @@ import resource
 import select
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -823,3 +824,49 @@ class TestWithoutAFreezer:
         assert until(group.reflex, group.notice_fd())
         group.kill()
         assert ended(child)
+
+
+@pytest.mark.v2
+class TestUnprotected:
+    """v2 for who cannot take a job out of the OOM killer's hands: it is frozen first and looked at then."""
+
+    @pytest.fixture
+    def bare(self, monkeypatch) -> Iterator[Places]:
+        monkeypatch.setattr(cgroup.detect, "may_exempt", lambda: False)
+        host = cgroup.open_host(os.getpid())
+        host.begin()
+        made = Places(host)
+        yield made
+        made.close()
+        host.end()
+
+    @staticmethod
+    def frozen(group) -> str:
+        return Path(group.path, "cgroup.freeze").read_text().strip()
+
+    def test_it_is_frozen_when_it_is_looked_at(self, bare, monkeypatch):
+        group = bare.group(48 * M, hold=True)
+        seen, need = [], group.need
+        monkeypatch.setattr(group, "need", lambda: seen.append(self.frozen(group)) or need())
+        child = bare.child(group)
+        assert quiet(group)
+        child.want(64 * M)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        assert set(seen) == {"1"}
+        group.set_limit(160 * M)
+        group.thaw()
+        assert child.hear() == {"ate": 64 * M}
+
+    def test_what_it_does_not_need_is_no_reason_to_hold_it(self, bare, monkeypatch):
+        group = bare.group(48 * M, hold=True)
+        seen: list[str] = []
+        monkeypatch.setattr(group, "need", lambda: seen.append(self.frozen(group)) or 0)
+        child = bare.child(group)
+        assert quiet(group)
+        child.want(44 * M)
+        assert until(lambda: group.hear().at_limit or seen, group.notice_fd())
+        assert child.hear() == {"ate": 44 * M}
+        assert not group.hear().at_limit
+        assert self.frozen(group) == "0"
+        assert seen[0] == "1"
+        assert set(seen[1:]) <= {"0"}  # far from its limit it is not stopped any more for being looked at

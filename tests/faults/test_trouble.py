@@ -262,12 +262,12 @@ def test_without_pressure_files():
 
 REFUSING = """
 import sys
-from memrun.cgroup import v1group, v2
+from memrun.cgroup import v1group, v2group
 from memrun.cli import main
 from memrun.errors import GroupError
 def freeze(self):
     raise GroupError("write", self.path, 16, "FROZEN")
-v1group.Group.freeze = v2.Group.freeze = freeze
+v1group.Group.freeze = v2group.Group.freeze = freeze
 sys.exit(main(sys.argv[1:]))
 """
 

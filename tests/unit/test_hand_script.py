@@ -122,6 +122,11 @@ class TestGivenBack:
         (base / leaf / "cgroup.procs").write_text("4000001\n")
         assert act() == ("-memory", "4000001")
 
+    def test_so_is_the_processor(self, act, base):
+        (base / "memrun-self-77" / "cpu.weight").write_text("10000\n")
+        (base / "memrun-self-77" / "cgroup.procs").write_text("4000001\n")
+        assert act() == ("-memory -cpu", "4000001")
+
     def test_the_leaf_is_gone(self, act, base):
         assert act() == ("-memory", "")
         assert not (base / "memrun-self-77").exists()

@@ -77,7 +77,8 @@ ROOMS = {
     "cgroup.v1": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.v1group ?cgroup.detect",
     "cgroup.wire1": "cgroup cgroup.eventfd ?cgroup.files",
     "cgroup.v1group": "errors cgroup cgroup.files cgroup.tree cgroup.eventfd cgroup.freezer1 cgroup.wire1 ?cgroup.v1",
-    "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.ground cgroup.tree",
+    "cgroup.v2": "errors cgroup cgroup.detect cgroup.files cgroup.ground cgroup.tree cgroup.v2group",
+    "cgroup.v2group": "errors cgroup cgroup.detect cgroup.files cgroup.tree ?cgroup.v2",
     "oomlog": "",
     "hand": "errors signals",
     "cron.turn": "errors names signals units",
@@ -88,7 +89,7 @@ ROOMS = {
     "launch": "birth errors signals ?surroundings",
     "surroundings": "errors environment identity launch ?options",
     # floor 3 and up: runs
-    "guard": "?cgroup",
+    "guard": "clib ?cgroup",
     "machine": "?job",
     "aside": "errors signals",
     "hooks": "errors events launch report signals ?supervisor",

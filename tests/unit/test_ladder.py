@@ -8,6 +8,7 @@ import os
 import pytest
 
 from memrun.cgroup import detect, ground, ladder, prepared
+from memrun.cgroup.files import Dir
 from memrun.errors import NoCgroupError, UsageError
 
 FILES = {"cgroup.procs": "", "cgroup.subtree_control": "", "cgroup.controllers": "memory pids\n", "cgroup.type": "domain\n"}
@@ -157,3 +158,36 @@ def test_a_controller_that_was_not_handed_down(tree, tmp_path):
 def test_nobody_can_be_prepared_for():
     with pytest.raises(UsageError, match="no user"):
         prepared.script("no-such-user-here", undo=False)
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A group that hands memory down, with memrun's own leaf."""
+    for place in (tmp_path, tmp_path / "memrun-self-7"):
+        place.mkdir(exist_ok=True)
+        place.joinpath("cgroup.subtree_control").write_text("memory\n")
+        place.joinpath("cgroup.controllers").write_text("cpu memory\n")
+        place.joinpath("cpu.weight").write_text("100\n")
+    return Dir(str(tmp_path))
+
+
+def test_the_processor_is_divided_where_memrun_is_alone(base, tmp_path):
+    leaf = Dir(f"{base.path}/memrun-self-7")
+    ground.divide(base, leaf)
+    assert (tmp_path / "cgroup.subtree_control").read_text().startswith("+cpu")
+    assert (tmp_path / "memrun-self-7/cpu.weight").read_text() == "10000"
+    ground.restore(base, leaf)
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "-memory -cpu"
+
+
+def test_others_keep_their_share_of_the_processor(base, tmp_path):
+    def after(leaf, controllers="cpu memory", handed="memory"):
+        (tmp_path / "cgroup.controllers").write_text(controllers)
+        (tmp_path / "cgroup.subtree_control").write_text(handed)
+        ground.divide(base, Dir(f"{base.path}/{leaf}"))
+        return (tmp_path / "cgroup.subtree_control").read_text()
+
+    (tmp_path / ground.REST).mkdir()
+    assert after(ground.REST) == "memory"  # everybody is in there
+    assert after("memrun-self-7", "memory") == "memory"
+    assert after("memrun-self-7", handed="cpu memory") == "cpu memory"  # somebody else has, and it is not ours to take back
