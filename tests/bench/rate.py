@@ -8,7 +8,7 @@ import time
 
 from ruler import MEMRUN, SCRATCH, line, memory_group
 
-NUMBER, SLOTS = 200, 4
+NUMBER, SLOTS = 400, 4
 TRUE = "/bin/true"
 
 
@@ -29,7 +29,9 @@ def run() -> None:
     with memory_group() as group:
         if group is not None and shutil.which("parallel") and shutil.which("cgexec"):
             place = str(group).removeprefix("/sys/fs/cgroup/memory/")
-            ways["parallel, cgexec"] = ["parallel", "-j", str(SLOTS), "cgexec", "-g", f"memory:{place}", TRUE]
+            own = f"g=memory:{place}/{{}}; cgcreate -g $g && cgset -r memory.limit_in_bytes=20M {place}/{{}} && cgexec -g $g {TRUE}; cgdelete -g $g"
+        ways["parallel, a group for each"] = ["parallel", "-j", str(SLOTS), own]
+        ways["parallel, cgexec into one"] = ["parallel", "-j", str(SLOTS), "cgexec", "-g", f"memory:{place}", TRUE]
         ways["xargs, memrun"] = ["xargs", "-P", str(SLOTS), "-n", "1", MEMRUN, "--limit", "20M", "--", TRUE]
         line(f"{NUMBER} trivial commands, {SLOTS} at a time", "a second")
         for name, words in ways.items():
