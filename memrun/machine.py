@@ -25,11 +25,12 @@ def room(site: Site) -> int:
 
 def available() -> int:
     """MemAvailable, in bytes; 0 where the kernel does not tell."""
-    with open(MEMINFO, encoding="ascii") as f:
-        for line in f:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    fd = os.open(MEMINFO, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _, _, found = os.read(fd, 4096).partition(b"MemAvailable:")
+    finally:
+        os.close(fd)
+    return int(found.split(maxsplit=1)[0]) * 1024 if found else 0
 
 
 def largest(pids: Iterable[int], most: int = 5) -> list[dict[str, object]]:

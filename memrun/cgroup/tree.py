@@ -139,11 +139,15 @@ def smallest_limit(place: str, top: str, file: str) -> int | None:
     return min(found, default=None)
 
 
+ENDLESS = 1 << 62  # v1 has a number for infinity
+
+
 def spare(place: str, top: str, limit_file: str, usage_file: str) -> int | None:
     """Bytes left below the limits of a group and all groups above it (0 and more); None where there is no limit."""
     left: list[int] = []
     for group in above(place, top):
-        limit, usage = _number_or_none(group, limit_file), _number_or_none(group, usage_file)
+        limit = _number_or_none(group, limit_file)
+        usage = None if limit is None or limit >= ENDLESS else _number_or_none(group, usage_file)
         if limit is not None and usage is not None:
             left.append(max(0, limit - usage))
     return min(left, default=None)

@@ -230,12 +230,11 @@ class Group:
         """Frozen first and asked afterwards: the wire fires once, on its way up, and a job charges 4 MB in a millisecond."""
         if not self._hold or self._held or self._lent:
             return self._held
-        tripped = self._wire.tripped()
-        if tripped:
-            self.freeze()
+        if tripped := self._wire.tripped():
+            self._hold_now()
         if self._parked() or self._needs_it():
             if not tripped:
-                self.freeze()
+                self._hold_now()
             self._news = True
         elif tripped:
             self.thaw()  # page cache: the kernel will have it back
@@ -262,9 +261,13 @@ class Group:
         """Without a freezer: what is parked stays so until the limit is raised, and what is not runs up to it."""
         if self._lent:
             self._take_back()
+        elif self._held and self._unified is not None and self._unified.has("cgroup.freeze"):  # our reflex was quicker
+            return keyed(self._unified.read("cgroup.events")).get("frozen") == 1  # opened anew: `hear` is to have that news, too
+        return self._hold_now() or keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
+
+    def _hold_now(self) -> bool:
         self._held = True
-        frozen = self.can_freeze() and self._freeze_now()
-        return frozen or keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
+        return self.can_freeze() and self._freeze_now()
 
     def _freeze_now(self) -> bool:
         """At once by v1's freezer, to stay by the other one (in which SIGKILL works): from the one they fall into the other without a

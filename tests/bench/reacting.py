@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT, PERCENT, END = 20 << 20, 125, 120
-RUNS = 5
-KILLS = 15
+RUNS = 4
+KILLS = 12
 READY = 0.4  # seconds until a launcher waits in whatever way it waits
 
 
