@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import control, errors, events, news
+from memrun import control, errors, events, hooks, news, watch
 from memrun.desk import Desk
 from memrun.guard import hurry
 from memrun.output import Sink
@@ -22,6 +22,7 @@ from memrun.supervisor import Run
 if TYPE_CHECKING:
     from memrun.cron.letter import Letter
     from memrun.job import Stay
+    from memrun.options import Spec
     from memrun.record import Record
     from memrun.telling import Teller
     from memrun.vigil import Vigil
@@ -109,3 +110,21 @@ async def _draw(letter: Letter, run: Run) -> None:
         else:
             letter.curve.add(0, None)
         await trio.sleep(letter.curve.gap)
+
+
+def tell_unstarted(spec: Spec, error: errors.MemrunError, teller: Teller) -> None:
+    """To its hooks, the end of a run that never began."""
+    fd = news.signal_fd()
+    try:
+        trio.run(_run_hooks, spec, error, teller, fd)
+    finally:
+        os.close(fd)
+
+
+async def _run_hooks(spec: Spec, error: errors.MemrunError, teller: Teller, fd: int) -> None:
+    async with trio.open_nursery() as beside:
+        pool = hooks.Pool(beside)
+        beside.start_soon(watch.signals_to, fd, lambda: False, pool.heed)
+        hooks.tell_unstarted(pool, spec, error, lambda text: teller.say(f"{spec.name}: hook: {text}"))
+        await pool.settled()
+        beside.cancel_scope.cancel()

@@ -18,6 +18,7 @@ from memrun.errors import MemrunError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memrun.options import Spec
     from memrun.supervisor import Run
 
     Say = Callable[[str], None]
@@ -136,6 +137,14 @@ class Hooks:
     def _say(self, text: str) -> None:
         if self._run.hear is not None:
             self._run.hear(events.Tell("hook", text))
+
+
+def tell_unstarted(pool: Pool, spec: Spec, error: MemrunError, say: Say) -> None:
+    """The end of a run that never began: who waits for a "finished" would wait for ever."""
+    known = {"EVENT": "finished", "TEXT": str(error), "NAME": spec.name, "ATTEMPT": 1, "RESULT": "launch", "STATUS": error.status}
+    for event, command in spec.on_event:
+        if event == "finished":
+            pool.start(command, {f"MEMRUN_{key}": str(value) for key, value in known.items()}, say, surely=True)
 
 
 def _facts(run: Run, *, over: bool) -> dict[str, str]:

@@ -68,6 +68,10 @@ def _in_turn(spec: Spec, teller: Teller) -> Record:
                 lock.release()
     except (errors.LaunchError, errors.LimitError, errors.NoCgroupError, errors.StoppedError) as e:
         teller.not_started(e)
+        if spec.on_event and not isinstance(e, errors.StoppedError):
+            from memrun import company
+
+            company.tell_unstarted(spec, e, teller)
         raise
 
 

@@ -31,7 +31,7 @@ from memrun.batch.entries import Entry
 from memrun.batch.needs import hopeless, met
 from memrun.batch.usher import BatchUsher
 from memrun.errors import CrowdedError, MemrunError, refused
-from memrun.hooks import Pool
+from memrun.hooks import Pool, tell_unstarted
 from memrun.jobs import Outcome
 from memrun.supervisor import Run
 
@@ -243,6 +243,8 @@ class Scheduler:
                 )
             self.change()
         elif entry.run is None:
+            if self._hooks is not None:
+                tell_unstarted(self._hooks, entry.job.spec, error, lambda text: self.told(entry, events.Tell("hook", text)))
             self._done(entry, unstarted(entry, error))
         else:
             entry.reserved = None

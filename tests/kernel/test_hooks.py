@@ -42,6 +42,34 @@ def test_even_a_trivial_command_has_its_end_told(memrun, told):
     assert told() == ["finished true 1 infinity success 0"]
 
 
+@pytest.mark.parametrize(("options", "command", "status"), [
+    ([], "no-such-command-at-all", 127), ([], "/dev/null", 126), (["--working-dir", "/nowhere"], "true", 125),
+])  # fmt: skip
+def test_what_could_not_be_started_has_finished_too(memrun, told, options, command, status):
+    done = memrun(*told.on("finished", "oom"), *options, "--name", told.name, "--", command)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
+    assert told() == [f"finished {told.name} 1  launch {status}"]
+
+
+def test_a_job_of_a_file_that_could_not_be_started_has_finished_too(memrun, told, tmp_path):
+    hook = f"{FACTS}{told.path}".replace('"', '\\"')
+    (tmp_path / "jobs.toml").write_text(
+        f'[jobs.one]\ncommand = ["no-such-command-at-all"]\nlimit = "20M"\non_event = {{ finished = "{hook}" }}\n'
+    )
+    assert memrun("up", "jobs.toml", cwd=tmp_path).returncode == 1
+    assert told() == ["finished one 1  launch 127"]
+
+
+def test_a_signal_ends_the_wait_for_the_hook_of_what_could_not_be_started(tmp_path):
+    words = ["--on-event", f"finished=echo on > {tmp_path}/on; sleep 1000", "--", "no-such-command-at-all"]
+    with subprocess.Popen([*MEMRUN, *words], stderr=subprocess.PIPE) as process:
+        while not (tmp_path / "on").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 127
+
+
 @pytest.mark.parametrize("delay", ["0", "1ms", "2ms", "3ms", "20ms"])
 def test_restarted(memrun, hog, told, delay):
     """Also so soon that news of the first attempt is still under way: it must not end the second."""
