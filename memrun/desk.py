@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Words = dict[str, object]
 BACKLOG = 256  # events that a reader may be behind before it is dropped
 KEPT = 256  # events that are kept for who asks later
+STILL_IN, LOOKS = 0.5, 50  # seconds, and looks, that a pause may take before who asked for it is told that it does
+NOT_STILL = "not all of it holds still yet: a process waits in the kernel, and will be held when that is over"
 COMPLAIN_EVERY = 1.0  # seconds: who sends garbage must not fill a log
 
 
@@ -250,7 +252,17 @@ async def _pause(run: Run, _words: Words) -> Words:
     except GroupError:
         run.command(events.ResumeAsked(trio.current_time()))  # the kernel refused: it runs, and is not to be called paused
         raise
-    return {}
+    return {} if await _holds_still(run) else {"note": NOT_STILL}
+
+
+async def _holds_still(run: Run) -> bool:
+    """Whether all of it does, within a moment: a process that waits in the kernel for a disk, say, is not frozen before that is over. The
+    kernel is asked again, and not listened to: it tells of all frozen, not of who is missing."""
+    for _ in range(LOOKS):
+        if not run.alive or not isinstance(run.state.phase, states.Paused) or run.attempt.group.freeze():
+            return True
+        await trio.sleep(STILL_IN / LOOKS)
+    return False
 
 
 async def _resume(run: Run, _words: Words) -> Words:

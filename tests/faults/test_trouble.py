@@ -10,49 +10,18 @@ import os
 import re
 import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from faults.asking import MEMRUN, as_root, inside, memrun, sentence
 from faults.scenarios import marked, soon
 
 from memrun.cgroup import detect
 
-MEMRUN = [sys.executable, "-m", "memrun"]
 ROOT = Path(__file__).resolve().parent.parent.parent
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make trouble for a machine")
 BATCH = '[batch]\nmemory = "100M"\n[defaults]\nlimit = "20M"\n[jobs.one]\ncommand = "{}"\n[jobs.two]\ncommand = ["true"]\ndepends_on = ["one"]\n'
 FULL = "dd if=/dev/zero of=$0/big bs=1k 2>/dev/null; "
-
-
-def memrun(*words, **options):
-    done = subprocess.run(
-        [*MEMRUN, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False, **options
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def inside(mounts, *words, folder="/none"):
-    """memrun in a mount namespace of its own, in which `mounts` (a shell's words, $0 is the folder) was done before."""
-    script = f'{mounts} exec "$@"'
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, str(folder), *MEMRUN, *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def sentence(done, words, status=125):
-    """That and nothing else was said."""
-    assert done.returncode == status, done.stderr
-    assert re.fullmatch(rf"memrun: .*({words}).*\n", done.stderr), done.stderr
 
 
 NUMBERS = itertools.count()
@@ -244,68 +213,10 @@ def test_without_a_memory_controller(batch, words):
     sentence(inside(mounts, *words), "memory controller|cgroup|mount")
 
 
-@as_root
-@pytest.mark.v1
-def test_without_a_freezer(hog):
-    """On v1 the kernel itself holds at the limit; only a pause below the limit wants the freezer."""
-    mounts = "umount /sys/fs/cgroup/freezer /sys/fs/cgroup/unified;"
-    sentence(inside(mounts, "--limit", "20M", "--at", "80%=pause", "--", "true"), "freezer")
-    done = inside(mounts, "--limit", "20M", "--on-oom", "pause", "--grow", "2", "--", hog, "touch", "30")
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.v2
 @pytest.mark.skipif(Path("/proc/pressure/memory").exists(), reason="this kernel tells of pressure")
 def test_without_pressure_files():
     sentence(memrun("--limit", "20M", "--pressure", "medium=log", "--", "true"), "pressure")
-
-
-REFUSING = """
-import sys
-from memrun.cgroup import v1group, v2group
-from memrun.cli import main
-from memrun.errors import GroupError
-def freeze(self):
-    raise GroupError("write", self.path, 16, "FROZEN")
-v1group.Group.freeze = v2group.Group.freeze = freeze
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_freezer_that_refuses():
-    """Who asks for a pause is told, and the job that goes on is not called paused."""
-    name = f"unfrozen-{os.getpid()}"
-    words = [sys.executable, "-c", REFUSING, "--quiet", "--name", name, "--limit", "20M"]
-    with subprocess.Popen([*words, "--", "sh", "-c", "read line; exit 3"], stdin=subprocess.PIPE) as process:
-        assert not soon(lambda: name not in memrun("ps").stdout, 10)
-        sentence(memrun("pause", name), "FROZEN.*Device or resource busy")
-        [row] = [row for row in json.loads(memrun("ps", "--json").stdout) if row["name"] == name]
-        assert row["state"] == "RUNNING"
-        process.communicate(b"\n", timeout=30)
-    assert process.returncode == 3
-
-
-SHUT = """
-import sys
-from memrun.cgroup import files
-from memrun.cli import main
-from memrun.errors import GroupError
-write = files.Dir.write
-def refuse(self, name, data, flags=0):
-    if (name, data) == ("cgroup.freeze", "0"):
-        raise GroupError("write", self.path, 19, data)
-    write(self, name, data, flags)
-files.Dir.write = refuse
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_freezer_that_does_not_let_go(hog):
-    """The kernel says that the group is gone, which it is not: a job that nobody can wake any more is ended, and not waited for."""
-    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "2", "--", hog, "touch", "30"]
-    done = subprocess.run([sys.executable, "-c", SHUT, *words], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 125, done.stderr
-    assert re.fullmatch(r"memrun: .*paused.*\nmemrun: .*No such device\n", done.stderr), done.stderr
 
 
 GONE = r"""
@@ -344,6 +255,7 @@ WALL_CLOCK = {
     "desk",
     "job",
     "batch/ledger",
+    "batch/will",
     "supervisor",
     "views/top",
     "vigil",
