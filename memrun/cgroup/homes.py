@@ -45,9 +45,9 @@ class Hierarchy:
         """Into this group, or the nearest one above that takes it. False where none does; who has ended is no failure."""
         place = home
         while place == self._mount.point or place.startswith(self._mount.point.rstrip("/") + "/"):
-            failed = _write(place, pid)
-            if failed in {0, errno.ESRCH}:
-                return True
+            for _ in range(2):  # what fails once is no reason to be elsewhere for good
+                if _write(place, pid) in {0, errno.ESRCH}:
+                    return True
             place = place.rpartition("/")[0]
         return False
 
