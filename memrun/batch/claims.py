@@ -9,14 +9,13 @@ from bisect import insort
 from itertools import count
 from typing import TYPE_CHECKING
 
-from memrun.batch.plan import Claim, Holding, order, plan
+from memrun.batch.plan import Claim, Holding, Plan, order, plan
 from memrun.cgroup import grace
 from memrun.errors import RefusedError
 from memrun.units import format_size
 
 if TYPE_CHECKING:
     from memrun.batch.entries import Entry
-    from memrun.batch.plan import Plan
     from memrun.job import Site
 
 
@@ -32,6 +31,7 @@ class Claims:
         self._queue: dict[str, Entry] = {}
         self._sorted: list[Claim] = []  # of the same, in the plan's order
         self._busy: dict[str, Entry] = {}
+        self._asking: dict[str, Entry] = {}  # and some that did
         self._most: int | None = None  # jobs at a time, while there is no room for more processes
 
     def queue(self, entry: Entry) -> None:
@@ -57,6 +57,7 @@ class Claims:
         if wanted <= entry.held:
             return False
         entry.asks, entry.asked = wanted, next(self._ranks)
+        self._asking[entry.name] = entry
         return True
 
     def clipped(self, entry: Entry, limit: int | None) -> int | None:
@@ -74,9 +75,13 @@ class Claims:
             self._busy[entry.name] = entry
 
     def plan(self, now: float, *, starts: bool) -> Plan:
-        """What may be done at once; `starts`: whether anything may be started at all."""
+        """What may be done at once; `starts`: whether anything may be started at all. Where nobody wants anything nobody is looked at: of
+        thousands that run, each has news now and then."""
+        if not self._asking and not (starts and self._sorted):
+            return Plan()
         self._busy = {name: entry for name, entry in self._busy.items() if entry.busy}
         holdings = [self._holding(entry, now) for entry in self._busy.values()]
+        self._asking = {name: entry for name, entry in self._asking.items() if entry.asks is not None}
         return plan(self._sorted if starts else [], holdings, self.budget, self._slots())
 
     def crowd(self, entry: Entry) -> bool:

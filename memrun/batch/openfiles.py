@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
     from memrun.jobs import Job
 
-EACH = 10  # descriptors of one job: its groups, their news, itself (8 on v1, 7 on v2), and some for the moment of its launch
+EACH = 8  # descriptors of one job: its groups, their news, itself (8 on v1, 7 on v2)
+HELD = 2  # more of one that is paused at its limit: its trip wire
 STREAMS = 4  # two pipes and two logs
+PIPES = 2
 RULE = 2  # of a threshold or a pressure level
-OURS = 128  # ledger, sockets, clients, the event loop
+OURS = 192  # ledger, sockets, clients, the event loop; launches that are under way
 
 
-def widen(jobs: Sequence[Job]) -> int | None:
-    """As many as we may have; how many of such jobs at a time that is enough for. None: no bound."""
+def widen(jobs: Sequence[Job], *, piped: bool) -> int | None:
+    """As many as we may have; how many of such jobs at a time that is enough for. None: no bound. `piped`: what they write comes to us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (_most(), hard):
         if most == resource.RLIM_INFINITY or soft in {most, resource.RLIM_INFINITY}:
@@ -35,16 +37,17 @@ def widen(jobs: Sequence[Job]) -> int | None:
         launch.Order.files = (soft, hard)
         break
     now = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return None if now == resource.RLIM_INFINITY else max(1, (now - OURS) // max(map(_of, jobs), default=EACH))
+    return (
+        None
+        if now == resource.RLIM_INFINITY
+        else max(1, (now - OURS) // max((_of(job, piped=piped) for job in jobs), default=EACH))
+    )
 
 
-def _of(job: Job) -> int:
-    return EACH + STREAMS + RULE * (len(job.spec.at) + len(job.spec.pressure)) if _has_more(job) else EACH
-
-
-def _has_more(job: Job) -> bool:
+def _of(job: Job, *, piped: bool) -> int:
     to, spec = job.output, job.spec
-    return bool(to.log or to.stdout or to.stderr or spec.at or spec.pressure)
+    streams = STREAMS if to.log or to.stdout or to.stderr else PIPES if piped else 0
+    return EACH + streams + RULE * (len(spec.at) + len(spec.pressure)) + (HELD if spec.on_oom == "pause" else 0)
 
 
 def _most() -> int:

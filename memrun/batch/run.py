@@ -70,7 +70,7 @@ class Show:
         gc.freeze()  # what is loaded stays: no collection writes into pages that forked children share (a tenth of the CPU of a launch)
         self.began, started = trio.current_time(), time.time()
         self.scheduler = Scheduler(self.site, self.batch, self.book, self.berths)
-        self.scheduler.claims.files = openfiles.widen(self.batch.jobs)
+        self.scheduler.claims.files = openfiles.widen(self.batch.jobs, piped=self.live or self.ring is not None)
         self.desk = BatchDesk(self.scheduler, lambda line: self.say(f"memrun: {line}"))
         self.scheduler.told = self.hear
         self.book.remark = lambda line: self._send.send_nowait(f"memrun: {line}")  # also where little is to be said

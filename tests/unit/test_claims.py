@@ -74,3 +74,31 @@ def test_who_is_lowered_may_always_be(books):
     books.allow(one, 5 * MIB)
     with pytest.raises(RefusedError, match="budget of 50M"):
         books.allow(one, 11 * MIB)
+
+
+class Watched(SimpleNamespace):
+    """Notes that it was looked at."""
+
+    looks = 0
+
+    @property
+    def busy(self):
+        self.looks += 1
+        return True
+
+    @busy.setter
+    def busy(self, _):
+        pass
+
+
+def test_where_nobody_wants_anything_nobody_is_looked_at(books):
+    """Of thousands that run, each has news now and then."""
+    one = Watched(**vars(entry("one")))
+    books.queue(one)
+    books.promise([one])
+    assert not books.plan(0.0, starts=True).starts
+    books.queue(entry("more"))
+    assert not books.plan(0.0, starts=False).starts
+    assert not one.looks
+    assert books.plan(0.0, starts=True).starts == ("more",)
+    assert one.looks
