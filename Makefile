@@ -75,7 +75,7 @@ zipapp: dist  ## dist/memrun.pyz: one file with all that it needs, for machines 
 	$(BIN)/python tools/onefile.py dist/*.whl dist/memrun.pyz
 
 .PHONY: completions man
-completions man: $(VENV)/.dist  ## shell completions and the man page in build/share
+completions man: $(VENV)/.dist  ## shell completions and the man pages in build/share
 	$(BIN)/python tools/papers.py build $@
 
 .PHONY: check-dist

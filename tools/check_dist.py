@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = str(ROOT / "examples/mem-allocate")
 PAPERS = (
     "man/man1/memrun.1",
+    "man/man5/memrun-jobs.5",
     "bash-completion/completions/memrun",
     "zsh/site-functions/_memrun",
     "fish/vendor_completions.d/memrun.fish",
@@ -113,10 +114,10 @@ def the_papers(wheel: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         expect([sys.executable, "-m", "zipfile", "-e", wheel, place])
         share = next(Path(place).glob("*.data/data/share"))
-        for shell, file in zip(("bash", "zsh", "fish"), PAPERS[1:], strict=True):
+        for shell, file in zip(("bash", "zsh", "fish"), PAPERS[2:], strict=True):
             if subprocess.run(["sh", "-c", f"command -v {shell}"], capture_output=True, check=False).returncode == 0:
                 expect([shell, "-n", str(share / file)])
-        expect(["bash", "-c", TRY.format(share / PAPERS[1])], said="raise")
+        expect(["bash", "-c", TRY.format(share / PAPERS[2])], said="raise")
 
 
 def the_zipapp(app: str, python: str) -> None:

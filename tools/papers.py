@@ -1,4 +1,4 @@
-"""What comes with the command: shell completions (by shtab) and the man page (by argparse-manpage), from memrun's own tables.
+"""What comes with the command: shell completions (by shtab) and the man pages (by argparse-manpage and docutils), from memrun's own tables.
 
 python tools/papers.py DIRECTORY [completions] [man]      writes DIRECTORY/share/...
 """
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = "man/man1/memrun.1"
+PAGE, JOBS_PAGE = "man/man1/memrun.1", "man/man5/memrun-jobs.5"
 PLACES = {
     "bash": "bash-completion/completions/memrun",
     "zsh": "zsh/site-functions/_memrun",
@@ -88,10 +88,12 @@ def completions(share: Path) -> list[Path]:
 
 
 def man(share: Path) -> list[Path]:
-    """memrun(1)."""
+    """memrun(1) and memrun-jobs(5)."""
     from argparse_manpage.manpage import Manpage
 
     from memrun import __version__, cli
+    from memrun.jobfile.schema import schema
+    from tools import jobpage
     from tools.grammar import build
 
     facts = {
@@ -106,12 +108,12 @@ def man(share: Path) -> list[Path]:
         "synopsis": "memrun [run] OPTIONS [--] COMMAND...\nmemrun VERB ...",
         "examples": cli.USAGE,
         "exit status": cli.STATUSES.strip("\n"),
-        "see also": "README and docs/job-files.md in the source; memrun VERB --help; memrun doctor",
+        "see also": "memrun-jobs(5); README and docs/ in the source; memrun VERB --help; memrun doctor",
     }
     for title, text in sections.items():
         page.add_section(title, ">", ".nf\n" + _literal(text) + "\n.fi")
     text = str(page).replace("\n'", "\n\\&'")  # a wrapped line of ours is no request to troff
-    return [_write(share / PAGE, text)]
+    return [_write(share / PAGE, text), _write(share / JOBS_PAGE, jobpage.page(schema()))]
 
 
 def _literal(text: str) -> str:
