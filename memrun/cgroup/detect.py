@@ -175,6 +175,12 @@ def may_exempt() -> bool:
     return bool(int(status.get("CapEff", "0"), 16) & CAP_SYS_RESOURCE)
 
 
+def swap_free() -> int:
+    """Bytes of the machine's swap that nobody uses."""
+    lines = dict(line.split(":", 1) for line in _slurp("/proc/meminfo").splitlines() if ":" in line)
+    return int(lines.get("SwapFree", "0 kB").split()[0]) << 10
+
+
 def _slurp(path: str) -> str:
     try:
         with open(path, "rb", buffering=0) as f:

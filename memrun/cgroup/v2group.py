@@ -2,7 +2,8 @@
 
 Holding a job at its limit (nobody else does that on v2): memory.high is a trip wire a little below memory.max (see bare_gap).
 The kernel slows the job there and wakes us; if what is charged is need and not page cache, the group is frozen, with its
-work intact. A job that only fills the page cache also touches memory.high, all the time: it is left to the kernel's reclaim.
+work intact. A job that only fills the page cache also touches memory.high, all the time: it is left to the kernel's reclaim. So is one
+that may swap, as long as there is swap for it and the kernel keeps it at the wire.
 What a wire cannot stop is one system call that charges more than the gap before it comes back (MAP_POPULATE, mlock, one big
 write to a tmpfs): where we may (CAP_SYS_RESOURCE), launch.py makes such a job immune to the OOM killer, so that the call
 fails with ENOMEM or comes back short at memory.max instead of dying, and the 'oom' event freezes it all the same: it sees
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 PAGE = os.sysconf("SC_PAGESIZE")
 MAX, HIGH, SWAP, FREEZE = "memory.max", "memory.high", "memory.swap.max", "cgroup.freeze"
+SWAPPED_AT_ONCE = 1 << 20  # less than that is no room worth waiting for
 WRITE = os.O_WRONLY | os.O_CLOEXEC
 
 
@@ -201,11 +203,17 @@ class Group:
         return self._held
 
     def _is_need(self) -> bool:
-        """Whether what has passed the wire is memory that it needs, and not page cache."""
+        """Whether what has passed the wire is memory that it needs, and not page cache, nor what the kernel is about to swap out, as it may."""
         wire = self.wire or 0
-        need = self.need()
+        need, slack = self.need(), ((self.limit or 0) - wire) // 2
         self._near = need >= wire // 2
-        return need >= wire - ((self.limit or 0) - wire) // 2
+        return need >= wire - slack and (need >= wire + slack or not self._can_swap())
+
+    def _can_swap(self) -> bool:
+        if self.swap == 0:
+            return False
+        left = detect.swap_free()
+        return (left if self.swap is None else min(left, self.swap - self.swapped())) >= SWAPPED_AT_ONCE
 
     def _looked_into_frozen(self, *, failed: bool) -> bool:
         """The same, where to look takes longer than it may: whoever is woken by the wire has the processor for a moment, and when he has to

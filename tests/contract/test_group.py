@@ -871,3 +871,19 @@ class TestUnprotected:
         assert self.frozen(group) == "0"
         assert seen[0] == "1"
         assert set(seen[1:]) <= {"0"}  # far from its limit it is not stopped any more for being looked at
+
+    def test_what_may_be_swapped_out_is_left_to_the_kernel_while_it_keeps_up(self, bare, monkeypatch):
+        monkeypatch.setattr(cgroup.detect, "swap_free", lambda: 1 << 30)
+        group = bare.group(48 * M, hold=True, swap=None)
+        wire, seen = group.wire, []
+        assert wire is not None
+        monkeypatch.setattr(group, "need", lambda: seen.append(1) or wire)
+        child = bare.child(group)
+        assert quiet(group)
+        child.want(wire)
+        assert until(lambda: group.hear().at_limit or seen, group.notice_fd())
+        assert child.hear() == {"ate": wire}
+        assert self.frozen(group) == "0"
+        monkeypatch.setattr(group, "need", lambda: wire + 3 * M)  # it does not
+        child.want(M)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())

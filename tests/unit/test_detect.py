@@ -216,3 +216,9 @@ def test_a_job_that_nothing_protects_is_stopped_earlier(monkeypatch):
         assert cgroup.bare_gap(20 << 20) // 4096 == (20 << 20) // gap // 4096
         assert cgroup.bare_gap(5 << 20) == cgroup.wire_gap(5 << 20)  # a small one is not stopped long before it
         assert cgroup.bare_gap(100 << 30) == (100 << 30) // 64 // 4096 * 4096
+
+
+@pytest.mark.parametrize(("text", "free"), [("MemTotal: 5 kB\nSwapFree:    3 kB\n", 3072), ("", 0)])
+def test_how_much_swap_is_left(monkeypatch, text, free):
+    monkeypatch.setattr(detect, "_slurp", lambda _path: text)
+    assert detect.swap_free() == free
