@@ -63,11 +63,16 @@ def _cells(outcome: Outcome) -> list[str]:
         outcome.job,
         outcome.result,
         str(outcome.attempts),
-        format_size(_bytes(record, "limit")),
+        "-" if _is_unknown(record) else format_size(_bytes(record, "limit")),
         "-" if peak is None else format_size(int(peak)),
         "-" if elapsed is None else format_duration(elapsed),
         why,
     ]
+
+
+def _is_unknown(record: Mapping[str, object]) -> bool:
+    """Of a job that was never in a group, or that nobody could ask, no limit is known: that is not none."""
+    return record.get("limit") is None and not record.get("cgroup")
 
 
 def _number(record: Mapping[str, object], key: str) -> float | None:
@@ -214,6 +219,6 @@ def _line(outcome: Outcome, record: Mapping[str, object], job: Job) -> str:
     limit, peak = _bytes(record, "limit"), _bytes(record, "peak")
     fields = [
         str(job.order + 1), ":", f"{started:.3f}", f"{_number(record, 'elapsed') or 0.0:10.3f}", "0", "0", str(code), str(signal),
-        clean(words), "infinity" if limit is None else str(limit), "-" if peak is None else str(peak), clean(outcome.job), outcome.result,
+        clean(words), "-" if _is_unknown(record) else "infinity" if limit is None else str(limit), "-" if peak is None else str(peak), clean(outcome.job), outcome.result,
     ]  # fmt: skip
     return "\t".join(fields)

@@ -21,6 +21,7 @@ G = 1 << 30
 
 def ended(result="success", **known):
     made = Record("x", ["./x", "a b"])
+    made.cgroup = "v1"
     made.result, made.status, made.exit_code, made.limit, made.peak, made.elapsed = result, 0, 0, G, G // 2, 12.3
     made.started, made.ended = "2026-11-24T22:00:00.125Z", "2026-11-24T22:00:12.425Z"
     for key, value in known.items():
@@ -51,6 +52,13 @@ def test_the_table_has_failures_last():
         "check       exit-code         1  infinity     -       12.3 s  exited with status 3\n"
         "2 succeeded (1 of them earlier), 2 failed, 1 skipped, in 12 min 30 s\n"
     ).replace("3 min 20 s", " 3 min 20 s")
+
+
+def test_of_what_was_never_in_a_group_no_limit_is_known():
+    unstarted = Outcome(
+        "check", "launch", 0, ended("launch", cgroup="", exit_code=None, limit=None, peak=None), "no such command"
+    )
+    assert summary.table([unstarted], BATCH, 1.0).splitlines()[1].split()[:5] == ["check", "launch", "0", "-", "-"]
 
 
 @pytest.mark.parametrize("width", [20, 39, 60, 79, 200])
