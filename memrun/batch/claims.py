@@ -80,9 +80,12 @@ class Claims:
         if not self._asking and not (starts and self._sorted):
             return Plan()
         self._busy = {name: entry for name, entry in self._busy.items() if entry.busy}
+        slots = self._slots()
+        if not self._asking and slots is not None and len(self._busy) >= slots:
+            return Plan()
         holdings = [self._holding(entry, now) for entry in self._busy.values()]
         self._asking = {name: entry for name, entry in self._asking.items() if entry.asks is not None}
-        return plan(self._sorted if starts else [], holdings, self.budget, self._slots())
+        return plan(self._sorted if starts else [], holdings, self.budget, slots)
 
     def crowd(self, entry: Entry) -> bool:
         """There was no room for one more process: no more jobs at a time than there are, until one has ended. False: there are none."""
