@@ -72,7 +72,7 @@ def tell(what: str, ours: list[float], theirs: list[float]) -> None:
             f"{what}, {name} of {len(ours)}",
             f"{one:.2f}",
             f"{other:.2f}" if theirs else "-",
-            f"{one / other:.1f}" if theirs else "-",
+            f"{one / other:.1f}" if theirs and other else "-",
         )
 
 

@@ -24,6 +24,8 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="memrun-bench-"))
 
 # As an installed package has its .pyc files: with this set, every start would compile memrun anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Somebody's `memrun ps` wakes every memrun of the same directory.
+os.environ["XDG_RUNTIME_DIR"] = str(SCRATCH)
 
 
 def built(name: str, *flags: str) -> str:
