@@ -60,6 +60,7 @@ SYSTEMD_GUEST = $(BIN)/python tests/vm/guest.py --systemd --timeout 300
 .PHONY: test-systemd
 test-systemd: $(READY) examples/mem-allocate  ## users without root, cron, containers: in a guest with systemd and cgroup v2
 	$(SYSTEMD_GUEST) -- $(PYTEST) tests/systemd
+	$(SYSTEMD_GUEST) --legacy -- $(PYTEST) tests/systemd/test_legacy.py
 
 $(VENV)/.dist: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dist]'

@@ -112,7 +112,7 @@ def conversation(data):
             theirs.shutdown(socket.SHUT_WR)
             wire = trio.socket.from_stdlib_socket(ours)
             try:
-                await control._converse(wire, Deaf(), 1)
+                await control._converse(wire, Deaf(), 1, b"")
             except OSError:
                 pass
             finally:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+ALLOCATE = str(ROOT / "examples/mem-allocate")
 GUEST = Path("/run/memrun-vm")  # where guest.py's shared directory is
 TREE = Path("/sys/fs/cgroup")
 BARE = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -31,3 +35,15 @@ def run(*command, **options):
 
 def scopes():
     return sorted(str(path) for path in TREE.rglob("memrun-[0-9]*"))
+
+
+def read_until(stream, mark, seconds=30):
+    """Lines of a pipe up to the one that has `mark`."""
+    told = ""
+    deadline = time.monotonic() + seconds
+    while mark not in told:
+        ready, _, _ = select.select([stream], [], [], max(0, deadline - time.monotonic()))
+        chunk = os.read(stream.fileno(), 4096).decode() if ready else ""
+        assert chunk, f"{mark!r} was not said: {told}"
+        told += chunk
+    return told

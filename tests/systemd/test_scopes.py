@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -14,23 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from systemd.people import MEMRUN, ROOT, as_user, run, scopes
+from systemd.people import ALLOCATE, MEMRUN, ROOT, as_user, read_until, run, scopes
 
-ALLOCATE = str(ROOT / "examples/mem-allocate")
 HOG = "x = bytearray(60 << 20)"
 WHERE = ("-v", "--limit", "50M", "--", "cat", "/proc/self/cgroup")
-
-
-def read_until(stream, mark, seconds=30):
-    """Lines of a pipe up to the one that has `mark`."""
-    told = ""
-    deadline = time.monotonic() + seconds
-    while mark not in told:
-        ready, _, _ = select.select([stream], [], [], max(0, deadline - time.monotonic()))
-        chunk = os.read(stream.fileno(), 4096).decode() if ready else ""
-        assert chunk, f"{mark!r} was not said: {told}"
-        told += chunk
-    return told
 
 
 def test_an_ordinary_user_needs_no_rights(as_alice):

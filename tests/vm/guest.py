@@ -71,6 +71,7 @@ class Request:
     kernel_arguments: tuple[str, ...]
     command: tuple[str, ...]
     systemd: bool = False
+    legacy: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Workplace:
         settings = {"kind": request.kind, "shared": str(self.shared), "zram": request.zram}
         settings["here"] = os.getcwd()  # laid over the guest's own /tmp or /run where it is in there
         settings["systemd"] = str(obtain_systemd()) if request.systemd else ""
+        settings["legacy"] = "yes" if request.legacy else ""
         settings["opened"] = "\n".join(closed_directories(os.getcwd(), sys.executable)) if request.systemd else ""
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
         files = {
@@ -367,6 +369,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--env", type=_assignment, action="append", default=[], metavar="K=V")
     add("--kernel-arg", action="append", default=[], metavar="ARG")
     add("--systemd", action="store_true", help="systemd is the first process; users alice and bob")
+    add("--legacy", action="store_true", help="with --systemd: cgroup v1, its hierarchies mounted beforehand")
     add("--fetch-only", action="store_true", help="fill the cache, run nothing")
     return parser
 
@@ -400,6 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 kernel_arguments=tuple(options.kernel_arg),
                 command=command,
                 systemd=options.systemd,
+                legacy=options.legacy,
             )
         )
     except UnavailableError as error:

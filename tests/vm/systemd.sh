@@ -1,6 +1,15 @@
 # Read by init.sh, in the guest's new root: users, the units of a quick boot, and systemd as the first process.
 $bb umount sys/fs/cgroup || fail "cannot unmount cgroup2: it is systemd's to mount"
 $bb touch sys/fs/cgroup 2> /dev/null
+if [ -n "$legacy" ]; then # in a container systemd keeps what it finds: no switch of the kernel's command line does this here
+    $bb mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup || fail "cannot mount a tmpfs for the hierarchies"
+    for name in memory freezer pids; do
+        $bb mkdir sys/fs/cgroup/$name
+        $bb mount -t cgroup -o $name $name sys/fs/cgroup/$name || fail "cannot mount the hierarchy of $name"
+    done
+    $bb mkdir sys/fs/cgroup/systemd
+    $bb mount -t cgroup -o none,name=systemd,xattr systemd sys/fs/cgroup/systemd || fail "cannot mount systemd's hierarchy"
+fi
 
 user() { # user NAME UID
     $bb grep -q "^$1:" etc/passwd && return
@@ -53,7 +62,7 @@ $bb sed -i "s/KIND/$kind/" $units/memrun-guest.service
 printf '[Unit]\nDescription=no more than the command needs\nRequires=basic.target memrun-guest.service\nAfter=basic.target\nAllowIsolate=yes\n' \
     > $units/memrun-guest.target
 for manager in system user; do
-    printf '[Manager]\nShowStatus=no\nDefaultTimeoutStopSec=5s\n' > run/systemd/$manager.conf.d/memrun.conf
+    printf '[Manager]\nShowStatus=no\nDefaultTimeoutStopSec=20s\n' > run/systemd/$manager.conf.d/memrun.conf
 done
 printf '[Journal]\nStorage=volatile\nAudit=no\nForwardToConsole=no\n' > run/systemd/journald.conf.d/memrun.conf
 
