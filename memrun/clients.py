@@ -87,6 +87,8 @@ def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Wo
                         yield found
     except TimeoutError:
         raise MemrunError("no answer in time") from None
+    except (FileNotFoundError, ConnectionRefusedError):  # it was there when it was looked for
+        raise MemrunError("that memrun has just ended") from None
     except (OSError, ValueError) as e:
         raise MemrunError(f"cannot ask that memrun: {e}") from None
 
