@@ -19,6 +19,17 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def kept():
+    """A list for what a test starts: each one's `process` has ended after it."""
+    made = []
+    yield made
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+@pytest.fixture
 def run():
     """run(*words) -> CompletedProcess, in text."""
 

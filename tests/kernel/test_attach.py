@@ -153,18 +153,12 @@ class Attached:
 
 
 @pytest.fixture
-def attached(tmp_path):
-    made = []
-
+def attached(tmp_path, kept):
     def make(*words):
-        made.append(Attached(*map(str, words), path=tmp_path / "record.json"))
-        return made[-1]
+        kept.append(Attached(*map(str, words), path=tmp_path / "record.json"))
+        return kept[-1]
 
-    yield make
-    for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+    return make
 
 
 def where(pid):

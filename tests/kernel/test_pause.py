@@ -72,18 +72,12 @@ def _among_ourselves(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def held():
-    made = []
-
+def held(kept):
     def make(*words, **options):
-        made.append(Held(*words, **options))
-        return made[-1]
+        kept.append(Held(*words, **options))
+        return kept[-1]
 
-    yield make
-    for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+    return make
 
 
 @pytest.fixture

@@ -69,10 +69,12 @@ def test_in_su_with_no_session():
     assert (done.returncode, "of the user's systemd" in done.stderr) == (0, True), done.stderr
 
 
-def test_from_a_user_s_crontab():
-    """cron's jobs at its own start: those of a minute would take a minute."""
-    told = Path("/tmp/cron-told")
-    command = f"PYTHONPATH={ROOT} {sys.executable} -m memrun --limit 20M -- {sys.executable} -c '{HOG}' 2> {told}; echo $? >> {told}.new; mv {told}.new {told}.status"
+@pytest.mark.parametrize("style", ["", "--mail-style"])
+def test_from_a_user_s_crontab(style):
+    """cron's jobs at its own start: those of a minute would take a minute. What is in `told`, cron would mail."""
+    told = Path(f"/tmp/cron-told{style}")
+    job = f"memrun {style} --limit 20M -- {sys.executable} -c '{HOG}' > {told} 2>&1"
+    command = f"PYTHONPATH={ROOT} {sys.executable} -m {job}; echo $? >> {told}.new; mv {told}.new {told}.status"
     table = Path("/var/spool/cron/crontabs/alice")
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text(f"@reboot {command}\n")
@@ -87,6 +89,7 @@ def test_from_a_user_s_crontab():
             time.sleep(0.05)
         assert Path(f"{told}.status").read_text() == "137\n", told.read_text()
         assert "oom-kill" in told.read_text()
+        assert (HOG in told.read_text()) == bool(style), told.read_text()  # the page names the command
     finally:
         run("systemctl", "stop", "memrun-test-cron")
         table.unlink()
