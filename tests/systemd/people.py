@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import select
 import subprocess
 import sys
@@ -34,7 +35,9 @@ def run(*command, **options):
 
 
 def scopes():
-    return sorted(str(path) for path in TREE.rglob("memrun-[0-9]*"))
+    """Directories of memrun's, as far as they are there for long enough to be seen."""
+    found = ((folder, name) for folder, below, _ in os.walk(TREE) for name in below)
+    return sorted(f"{folder}/{name}" for folder, name in found if re.match(r"memrun-\d", name))
 
 
 def read_until(stream, mark, seconds=30):
