@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from memrun.job import Process
 
 LOOKS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512)  # seconds
+TOGETHER = 0.02  # seconds
 SIGINFO = 128  # bytes of one: signalfd_siginfo
 SI_KERNEL = 0x80
 
@@ -55,6 +56,14 @@ def exited(child: Process, group: Group, status: int, at: float) -> events.Exite
     """The command has ended, and was reaped."""
     child.left = group.pids()
     return events.Exited(at, ok=status == 0, left=bool(child.left))
+
+
+def may_be_ours_too(status: int) -> bool:
+    """A raw wait status. Who ends everything at once (systemd, a scope or a unit; a machine that goes down) sends TERM to the command and to
+    memrun, one after the other: a command that has died of it before memrun has heard of it was stopped, all the same. So memrun's own
+    gets TOGETHER to arrive. All of it, also when it is there: systemd is still walking through the tree, and takes a directory that
+    vanishes for a failure, after which it goes on to SIGKILL at once (seen in the guest: memrun died before its report was written)."""
+    return status & 0x7F == signals.TERM
 
 
 def signal_fd() -> int:

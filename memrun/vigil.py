@@ -152,6 +152,10 @@ class Vigil:
         status = child.reap()
         if status is not None:
             self._poll.unregister(child.pidfd)
+            if news.may_be_ours_too(status):
+                time.sleep(news.TOGETHER)
+                if _readable(self.signals):
+                    self._hear_signal()
             self._step(news.exited(child, self.stay.group, status, time.monotonic()))
 
     # What comes of it
@@ -268,3 +272,9 @@ class Vigil:
 def _written(one: object) -> str:
     """As JSON; that module takes 1.2 MB."""
     return "null" if one is None else quoted(one) if isinstance(one, str) else str(one)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -24,6 +24,8 @@ async def exit_of(child: Process, group: Group, send: Send) -> None:
     while (status := child.reap()) is None:
         await trio.lowlevel.wait_readable(child.pidfd)
         await trio.lowlevel.checkpoint_if_cancelled()  # woken and cancelled at once: the hand has closed everything
+    if news.may_be_ours_too(status):
+        await trio.sleep(news.TOGETHER)
     send(news.exited(child, group, status, trio.current_time()))
 
 
