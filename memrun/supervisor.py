@@ -184,7 +184,7 @@ class Run:
         """One event, now. For the hand itself, and for who must know at once what came of a command."""
         if self.hear is not None:
             self.hear(event)
-        if isinstance(event, events.OomKilled):
+        if isinstance(event, events.OomKilled) and self.alive:  # told late, it finds an attempt that is over
             deeds.see_the_largest(self.attempt)
         self.state, decisions = policy.step(self.rule, self.state, event)
         for decision in decisions:

@@ -130,11 +130,12 @@ def _is_ahead(leaf: Dir) -> bool:
     return leaf.has("cpu.weight") and leaf.read("cpu.weight").strip() == AHEAD
 
 
-def restore(base: Dir, leaf: Dir) -> bool:
+def restore(base: Dir, leaf: Dir, before: frozenset[str] = frozenset()) -> bool:
     """Everybody back out of the leaf, so that it can be removed; where somebody else uses the group by now, it stays: taking memory
-    back would take the limits of others' groups away. False: it could not be done."""
+    back would take the limits of others' groups away. False: it could not be done.
+    `before`: groups that were there when memory was not handed down yet, and so do not need it, as long as nobody limits them."""
     name = leaf.path.rpartition("/")[2]
-    others = set(base.children()) - {name}
+    others = {other for other in base.children() if other != name and not (other in before and _is_unlimited(base, other))}
     if others or not base.has(name):
         return True
     try:
@@ -146,6 +147,19 @@ def restore(base: Dir, leaf: Dir) -> bool:
     except GroupError:
         return False
     return True
+
+
+def _is_unlimited(base: Dir, name: str) -> bool:
+    try:
+        group = Dir(f"{base.path}/{name}")
+    except GroupError:
+        return True  # gone by now
+    try:
+        return {group.read(key).strip() for key in ("memory.max", "memory.high")} == {"max"} and not group.read(CONTROL).split()
+    except GroupError:
+        return False
+    finally:
+        group.close()
 
 
 def _move_all(source: Dir, to: Dir) -> None:

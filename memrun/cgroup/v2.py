@@ -38,6 +38,7 @@ class Host:
         self._base: Dir | None = None
         self._run: Dir | None = None
         self._self: Dir | None = None  # the leaf for memrun itself, where one is needed
+        self._before: frozenset[str] = frozenset()  # who was below our group already
 
     def places(self) -> tuple[str, ...]:
         return (f"{self._place}/{self.name}",)
@@ -54,6 +55,7 @@ class Host:
 
     def _make_run(self, base: Dir) -> None:
         for last in (False, True):
+            self._before = frozenset(base.children())
             self._self = ground.clear(base, whole=self._whole, keeper=self._keeper)
             run = base.mkdir(self.name)
             try:
@@ -74,7 +76,7 @@ class Host:
         if leaf is None:
             return True
         try:
-            return ground.restore(base, leaf)
+            return ground.restore(base, leaf, self._before)
         finally:
             leaf.close()
 
