@@ -72,24 +72,19 @@ class Group:
         memory, *companions = parts
         self.path = memory.path
         self.limit: int | None = None
-        self._host = host
-        self._memory = memory
-        self._companions = companions
+        self._host, self._memory, self._companions = host, memory, companions
         self._unified = next((c for c in companions if c.has("cgroup.events")), None)
         self._freezer = next((c for c in companions if c.has("freezer.state")), None)
         self.swap: int | None = 0
         self._memsw = memory.has(MEMSW)
-        self._hold = False
-        self._held = False
+        self._hold = self._held = self._lent = False
         self._news = False  # held by a look of ours, and not told yet
-        self._lent = False
         self._wire = Wire(memory)
         self._fds: list[int] = []
         self._oom = -1
         self._events = -1  # the companion's cgroup.events
         self._epoll: select.epoll | None = None
-        self._own = 0
-        self._outer_before = host.outer()
+        self._own, self._outer_before = 0, host.outer()
 
     def begin(self, wish: Wish) -> None:
         """Set everything up, read it back, start to listen."""
@@ -259,11 +254,16 @@ class Group:
 
     def freeze(self) -> bool:
         """Without a freezer: what is parked stays so until the limit is raised, and what is not runs up to it."""
+        unified = self._unified
         if self._lent:
             self._take_back()
-        elif self._held and self._unified is not None and self._unified.has("cgroup.freeze"):  # our reflex was quicker
-            return keyed(self._unified.read("cgroup.events")).get("frozen") == 1  # opened anew: `hear` is to have that news, too
-        return self._hold_now() or keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
+        elif self._held and unified is not None and unified.has("cgroup.freeze"):  # our reflex was quicker
+            return keyed(unified.read("cgroup.events")).get("frozen") == 1 or self._is_parked()
+        return self._hold_now() or self._is_parked()
+
+    def _is_parked(self) -> bool:
+        """Who got as far as the limit before he was held sleeps in the kernel, where no freezer counts him."""
+        return keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
 
     def _hold_now(self) -> bool:
         self._held = True
