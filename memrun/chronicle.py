@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from memrun.identity import as_whom, is_own_descriptor, look_up, opened_as
+from memrun.identity import as_whom, look_up, opened_as, own_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from memrun.options import Spec
 
 MOST = 16  # open files
-STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -70,12 +69,9 @@ def _whose(spec: Spec) -> Identity | None:
 
 
 def _opened(spec: Spec) -> int:
-    if is_own_descriptor(spec.events):
-        number = STANDARD.get(spec.events)
-        if stat.S_ISREG(
-            os.stat(spec.events).st_mode
-        ):  # opened anew it would have an offset of its own, and one would write over the other
-            return os.dup(int(spec.events.rpartition("/")[2]) if number is None else number)
-        return os.open(spec.events, FLAGS)
+    own = own_descriptor(spec.events)
+    if own >= 0:
+        # Opened anew, a file would have an offset of its own, and one would write over the other.
+        return os.dup(own) if stat.S_ISREG(os.stat(spec.events).st_mode) else os.open(spec.events, FLAGS)
     # The last component of a path is not followed if it is a link, for the directory may be somebody else's.
     return opened_as(_whose(spec), spec.events, FLAGS | os.O_NOFOLLOW, 0o644)

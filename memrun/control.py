@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from memrun.door import open_door, who
+from memrun.door import SILENCE, open_door, who
 from memrun.errors import MemrunError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ Words = dict[str, object]
 VERBS = {"ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal", "show", "set", "reclaim", "wait", "events"}
 LONGEST = 1 << 16  # bytes of a request
 MOST = 64  # clients at a time
-SILENCE = 10.0  # seconds that a client may take to say something
 LAST_WORDS = 0.3  # seconds for answers that are under way when the last job has ended
 SLOW = 5.0  # seconds that it may take to read an answer
 

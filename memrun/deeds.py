@@ -7,6 +7,8 @@ import os
 
 from memrun import machine, policy, signals
 
+LAST_RESORT = 10.0  # seconds to empty a group when all else has failed, before it is left to the dead man's hand
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun import marks

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 Words = dict[str, object]
 BACKLOG = 256  # events that a reader may be behind before it is dropped
-KEPT = 256  # events that are kept for who asks later
 STILL_IN, LOOKS = 0.5, 50  # seconds, and looks, that a pause may take before who asked for it is told that it does
 NOT_STILL = "not all of it holds still yet: a process waits in the kernel, and will be held when that is over"
 COMPLAIN_EVERY = 1.0  # seconds: who sends garbage must not fill a log
@@ -45,7 +44,7 @@ class Desk:
         self.runs: dict[str, Run] = {}
         self._since: dict[str, str] = {}
         self._readers: list[trio.MemorySendChannel[Words]] = []
-        self._past: deque[Words] = deque(maxlen=KEPT)
+        self._past: deque[Words] = deque(maxlen=standing.KEPT)
         self._complained, self._unsaid = -COMPLAIN_EVERY, 0
         self._chronicle: Chronicle | None = None
 

@@ -10,6 +10,8 @@ import os
 
 from memrun.names import directory
 
+SILENCE = 10.0  # seconds that a client may take to say something
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol

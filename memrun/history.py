@@ -5,7 +5,6 @@ $XDG_STATE_HOME/memrun, or where $MEMRUN_HISTORY says (nothing: none is kept). A
 
 A memory of runs must never cost one: where it cannot be written (a full disk, a place that is read-only or somebody else's) there is
 just no line, and nobody waits for a lock. Lines are appended in one write each, so runs that end at the same time do not mix theirs.
-Written without `json` (3 ms), because even `memrun -- true` comes here.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from __future__ import annotations
 import os
 import stat
 
-try:
-    from _json import encode_basestring_ascii as quoted  # the C part of `json`
-except ImportError:
-    from json.encoder import encode_basestring_ascii as quoted
+from memrun.flatjson import written
+from memrun.names import state_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,15 +32,13 @@ def place() -> str:
     asked = os.environ.get("MEMRUN_HISTORY")
     if asked is not None:
         return asked
-    if os.geteuid() == 0:
-        return "/var/lib/memrun/history"
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return f"{state}/memrun/history" if state.startswith("/") else ""
+    folder = state_directory()
+    return f"{folder}/history" if folder.startswith("/") else ""
 
 
 def keep(record: Record) -> None:
     """Remember a run of the command line."""
-    keep_entry({**{key: getattr(record, key) for key in KEYS}, "attempts": max(1, len(record.attempts))}, record.command)
+    _keep({**{key: getattr(record, key) for key in KEYS}, "attempts": max(1, len(record.attempts))}, record.command)
 
 
 def keep_job(record: Mapping[str, object], result: str, attempts: int, file: str) -> None:
@@ -51,26 +46,19 @@ def keep_job(record: Mapping[str, object], result: str, attempts: int, file: str
     known = {key: record.get(key) for key in KEYS}
     command = record.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else []
-    keep_entry({**known, "result": result, "attempts": attempts, "file": file}, words)
+    _keep({**known, "result": result, "attempts": attempts, "file": file}, words)
 
 
-def keep_entry(entry: Mapping[str, object], command: list[str]) -> None:
+def _keep(entry: Mapping[str, object], command: list[str]) -> None:
     """One line, or none where that cannot be."""
     path = place()
     if not path:
         return
     values = {**entry, "command": " ".join(command)[:COMMAND]}
-    line = "{" + ", ".join(f"{quoted(key)}: {_json(value)}" for key, value in values.items()) + "}\n"
     try:
-        _append(path, line.encode())
+        _append(path, f"{written(values)}\n".encode())
     except OSError:
         return
-
-
-def _json(value: object) -> str:
-    if value is None:
-        return "null"
-    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _append(path: str, line: bytes) -> None:

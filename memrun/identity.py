@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LONGEST = 10_000  # ms that a file may take to be opened: the user may have put a FIFO there
 NOBODY_AT_ALL = (1 << 32) - 1  # (uid_t) -1: to setresuid it means "leave it as it is"
 OWN_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
+STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 class IdentityError(LaunchError):
@@ -166,11 +167,17 @@ def as_whom(who: Identity | None) -> str:
     return "" if who is None or who.groups is None else f" as user {who.name}"
 
 
+def own_descriptor(path: str) -> int:
+    """The descriptor that memrun was given (`>(...)`, /dev/stdout), if the path names one: open already, and nobody else's; -1."""
+    for folder in OWN_DESCRIPTORS:
+        if path.startswith(folder) and path[len(folder) :].isdigit():
+            return int(path[len(folder) :])
+    return STANDARD.get(path, -1)
+
+
 def is_own_descriptor(path: str) -> bool:
-    """Whether the path names a descriptor that memrun was given (`>(...)`, /dev/stdout): open already, and nobody else's."""
-    if path in {"/dev/stdin", "/dev/stdout", "/dev/stderr"}:
-        return True
-    return any(path.startswith(folder) and path[len(folder) :].isdigit() for folder in OWN_DESCRIPTORS)
+    """Whether it names one."""
+    return own_descriptor(path) >= 0
 
 
 def acting_as(who: Identity | None, act: Callable[[], bytes | None]) -> bytes:

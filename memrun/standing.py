@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from memrun import states
 
+KEPT = 256  # events that are kept for who asks later
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.job import Stay

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MAILBOX = math.inf  # events are few and small, and a watcher must never wait for the hand
 RAISES = 1000  # of an attempt that are recorded: the first and the latest ones
-LAST_RESORT = 10.0  # seconds to empty a group under the shield, before it is left to the dead man's hand
 
 
 class Run:
@@ -80,7 +79,7 @@ class Run:
     def catch_up(self) -> None:
         """Whether it has ended by itself, before it is ended: what it has done then counts."""
         if self.alive and not self.state.gone and (status := self.attempt.child.reap()) is not None:
-            self.command(events.Exited(trio.current_time(), ok=status == 0, left=bool(self.attempt.group.pids())))
+            self.command(news.exited(self.attempt.child, self.attempt.group, status, trio.current_time()))
 
     def _wake(self) -> None:
         """The hand looks at its alarm, and whether it is over, again."""
@@ -114,7 +113,7 @@ class Run:
                     meaning = news.detaching if self.attempt.borrowed else news.ending
                     nursery.start_soon(self.attend, watch.signals_to, signal_fd, self._shares_terminal, self.send, meaning)
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_RESORT):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + deeds.LAST_RESORT):
                 await self._end()
 
     async def attend(self, task: Callable[..., Awaitable[object]], *args: object) -> None:

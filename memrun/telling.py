@@ -45,14 +45,11 @@ class Teller:
         self.notify = Notify(spec.pass_environment)
         self.log: Log | None = None
         who = whose(spec)
-        if spec.report:
-            from memrun import report
+        for path, what in ((spec.report, "report"), (spec.events, "events")):
+            if path:
+                from memrun import report
 
-            report.check_writable(spec.report, who)
-        if spec.events:
-            from memrun import report
-
-            report.check_writable(spec.events, who, "events")
+                report.check_writable(path, who, what)
         self.letter = self._begin_letter(who)
         if spec.log_target:
             from memrun.ownlog import Log

@@ -20,9 +20,8 @@ import math
 import os
 import select
 import time
-from _json import encode_basestring_ascii as quoted
 
-from memrun import deeds, door, events, news, policy, standing
+from memrun import deeds, door, events, flatjson, news, policy, standing
 from memrun.cgroup import Heard
 from memrun.job import iso
 from memrun.record import Attempts
@@ -36,10 +35,7 @@ if TYPE_CHECKING:
     from memrun.telling import Teller
 
 CAN = (events.Signal, events.Kill, events.Settle, events.Finish)
-KEPT = 256  # events, for who asks what has happened
 MOST = 16  # guests at a time; more wait outside
-SILENCE = 10.0  # seconds that one may take to say something
-LAST_RESORT = 10.0  # seconds to empty a group when we have failed, before it is left to the dead man's hand
 ASKED = b'{"verb": "ps"}\n'  # as clients.py writes it; written otherwise, it is as good a question, and handed over
 CHUNK = 1 << 16
 
@@ -154,7 +150,7 @@ class Vigil:
             self._poll.unregister(child.pidfd)
             if news.may_be_ours_too(status):
                 time.sleep(news.TOGETHER)
-                if _readable(self.signals):
+                if self.signals in {fd for fd, _ in self._poll.poll(0)}:
                     self._hear_signal()
             self._step(news.exited(child, self.stay.group, status, time.monotonic()))
 
@@ -162,7 +158,7 @@ class Vigil:
 
     def _step(self, event: events.Event) -> None:
         if not isinstance(event, events.Rang):
-            self.past = [*self.past[1 - KEPT :], (iso(time.time()), event)]
+            self.past = [*self.past[1 - standing.KEPT :], (iso(time.time()), event)]
         if isinstance(event, events.StopAsked):
             self._teller.notify.stopping()
         elif isinstance(event, events.OomKilled):
@@ -213,7 +209,7 @@ class Vigil:
             _, user = door.who(wire)
         except OSError:
             return  # gone again
-        guest = self.guests[wire.fileno()] = Guest(wire, now + SILENCE)
+        guest = self.guests[wire.fileno()] = Guest(wire, now + door.SILENCE)
         self._poll.register(wire, select.POLLIN)
         if user not in {0, os.geteuid()}:
             guest.held = b"\n"  # somebody else's business, too: to be refused, and said
@@ -225,7 +221,7 @@ class Vigil:
             guest.held += said
             if guest.held == ASKED:
                 answer = self._row().encode()
-                guest.held, guest.until = b"", now + SILENCE
+                guest.held, guest.until = b"", now + door.SILENCE
                 return guest.wire.send(answer) == len(answer)
         except OSError:
             return False
@@ -235,8 +231,7 @@ class Vigil:
 
     def _row(self) -> str:
         row = standing.row(self.stay, self.state, self.since, 1, (False, None))
-        said = ", ".join(f'"{key}": {_written(one)}' for key, one in row.items())
-        return f'{{"ok": true, "jobs": [{{{said}}}]}}\n'
+        return f'{{"ok": true, "jobs": [{flatjson.written(row)}]}}\n'
 
     def _show_out(self, guest: Guest) -> None:
         del self.guests[guest.wire.fileno()]
@@ -248,7 +243,7 @@ class Vigil:
     def _end(self) -> None:
         """We have failed: nobody is left in the group all the same."""
         self.close()
-        pause, until = 0.001, time.monotonic() + LAST_RESORT
+        pause, until = 0.001, time.monotonic() + deeds.LAST_RESORT
         while not self.stay.rid():
             if time.monotonic() > until:
                 return
@@ -267,14 +262,3 @@ class Vigil:
         fd, self.signals = self.signals, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _written(one: object) -> str:
-    """As JSON; that module takes 1.2 MB."""
-    return "null" if one is None else quoted(one) if isinstance(one, str) else str(one)
-
-
-def _readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from memrun.errors import MemrunError, RefusedError
+from memrun.names import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -232,10 +233,7 @@ def _is_strange(beside: str, job_file: str) -> bool:
 
 
 def _state_directory(*, make: bool) -> str:
-    if os.geteuid() == 0:
-        found = "/var/lib/memrun"
-    else:
-        found = f"{os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')}/memrun"
+    found = state_directory()
     if make:
         os.makedirs(found, 0o700, exist_ok=True)
     return found

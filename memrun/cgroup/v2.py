@@ -55,8 +55,9 @@ class Host:
 
     def _make_run(self, base: Dir) -> None:
         for last in (False, True):
-            self._before = frozenset(base.children())
             self._self = ground.clear(base, whole=self._whole, keeper=self._keeper)
+            if self._self is not None:
+                self._before = frozenset(base.children())
             run = base.mkdir(self.name)
             try:
                 run.write(ground.CONTROL, "+memory")

@@ -50,3 +50,19 @@ def read_until(stream, mark, seconds=30):
         assert chunk, f"{mark!r} was not said: {told}"
         told += chunk
     return told
+
+
+def the_classic(user):
+    """Paused at its limit, raised, on with its work, killed: all typed by an ordinary user."""
+    words = ["--limit", "5M", "--on-oom", "pause", "--name", "classic", "--", ALLOCATE, "0", "300"]
+    job = subprocess.Popen(as_user(user, *MEMRUN, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/")
+    try:
+        read_until(job.stderr, "paused")
+        raised = run(*as_user(user, *MEMRUN, "raise", "classic", "9M"))
+        assert (raised.returncode, raised.stdout) == (0, "classic: limit 5M -> 9M\n"), raised.stderr
+        read_until(job.stdout, "6 MiB")
+        assert run(*as_user(user, *MEMRUN, "kill", "classic")).returncode == 0
+        assert job.wait(10) == 137
+    finally:
+        job.kill()
+        job.communicate()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pwd
 import re
-import subprocess
 
 import pytest
-from systemd.people import ALLOCATE, MEMRUN, as_user, read_until, run
+from systemd.people import run, the_classic
 
 pytestmark = pytest.mark.v1
 
@@ -30,18 +29,9 @@ def test_a_prepared_group_is_found_and_taken_back(as_bob, as_root):
 
 def test_the_classic_as_an_ordinary_user(as_root):
     assert as_root("doctor", "--setup", "alice", "--apply").returncode == 0
-    words = ["--limit", "5M", "--on-oom", "pause", "--name", "classic", "--", ALLOCATE, "0", "300"]
-    job = subprocess.Popen(as_user("alice", *MEMRUN, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/")
     try:
-        read_until(job.stderr, "paused")
-        raised = run(*as_user("alice", *MEMRUN, "raise", "classic", "9M"))
-        assert (raised.returncode, raised.stdout) == (0, "classic: limit 5M -> 9M\n"), raised.stderr
-        read_until(job.stdout, "6 MiB")
-        assert run(*as_user("alice", *MEMRUN, "kill", "classic")).returncode == 0
-        assert job.wait(10) == 137
+        the_classic("alice")
     finally:
-        job.kill()
-        job.communicate()
         assert as_root("doctor", "--setup", "alice", "--undo", "--apply").returncode == 0
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from systemd.people import ALLOCATE, MEMRUN, ROOT, as_user, read_until, run, scopes
+from systemd.people import MEMRUN, ROOT, as_user, read_until, run, scopes, the_classic
 
 HOG = "x = bytearray(60 << 20)"
 WHERE = ("-v", "--limit", "50M", "--", "cat", "/proc/self/cgroup")
@@ -31,18 +31,7 @@ def test_a_user_s_job_is_killed_at_its_limit(as_alice):
 
 
 def test_a_user_s_job_is_paused_at_its_limit_and_raised():
-    words = ["--limit", "5M", "--on-oom", "pause", "--name", "classic", "--", ALLOCATE, "0", "300"]
-    job = subprocess.Popen(as_user("alice", *MEMRUN, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/")
-    try:
-        read_until(job.stderr, "paused")
-        raised = run(*as_user("alice", *MEMRUN, "raise", "classic", "9M"))
-        assert (raised.returncode, raised.stdout) == (0, "classic: limit 5M -> 9M\n"), raised.stderr
-        read_until(job.stdout, "6 MiB")
-        assert run(*as_user("alice", *MEMRUN, "kill", "classic")).returncode == 0
-        assert job.wait(10) == 137
-    finally:
-        job.kill()
-        job.communicate()
+    the_classic("alice")
 
 
 def test_from_a_login_session(unit):

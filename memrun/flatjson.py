@@ -1,0 +1,23 @@
+"""A flat object as JSON, without the json module: that takes 3 ms and 1.2 MB, and even `memrun -- true` has one to write."""
+
+from __future__ import annotations
+
+try:
+    from _json import encode_basestring_ascii as quoted  # the C part of it
+except ImportError:
+    from json.encoder import encode_basestring_ascii as quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def written(values: Mapping[str, object]) -> str:
+    """Texts, finite numbers and None, by name."""
+    return "{" + ", ".join(f"{quoted(key)}: {_one(value)}" for key, value in values.items()) + "}"
+
+
+def _one(value: object) -> str:
+    if value is None:
+        return "null"
+    return quoted(value) if isinstance(value, str) else repr(value)
