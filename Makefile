@@ -84,7 +84,7 @@ check-dist: zipapp examples/mem-allocate  ## build all that is shipped, install 
 	$(BIN)/python tools/check_dist.py dist
 
 .PHONY: bench
-bench: $(READY)  ## ratios against the bare interpreter, a C program and the peers; BENCH="starting reacting many rate"
+bench: $(READY)  ## ratios against the bare interpreter, a C program and the peers; BENCH="starting reacting many rate scope"
 	$(BIN)/python tests/bench/bench.py $(BENCH)
 
 SECONDS ?= 30

@@ -7,26 +7,23 @@ ours has to remember it, and it is made before the hand is spread: until there i
 
 Talks first to the systemd itself (its private socket, as systemctl and systemd-run do: one hop, and no message bus needed), else
 over the bus. PIDs=[0] means "whoever sent this", which systemd learns from the socket: our own number could be that of somebody
-else where it lives in another pid namespace. Blocking, with a deadline; jeepney is loaded only here, and only when there
-is a socket to talk to.
+else where it lives in another pid namespace. Blocking, with a deadline. All calls are sent at once: each is carried out in its turn.
 """
 
 from __future__ import annotations
 
 import os
-import time
 
+from memrun.cgroup import dbus
 from memrun.errors import NoCgroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jeepney import Message
-
 PATIENCE = 10.0  # seconds for everything; a scope takes 10 to 30 ms
-SYSTEMD = "org.freedesktop.systemd1"
-BUS = "org.freedesktop.DBus"
+SYSTEMD = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 
 class NoScopeError(NoCgroupError):
@@ -80,9 +77,16 @@ def properties(slice_: str) -> list[tuple[str, tuple[str, object]]]:
     return [*wanted, ("Slice", ("s", slice_))] if slice_ else wanted
 
 
-def request(name: str, slice_: str) -> Message:
-    """The call that makes the scope and moves its sender there."""
-    return _call("StartTransientUnit", "ssa(sv)a(sa(sv))", (name, "fail", properties(slice_), []))
+def requests(name: str, slice_: str, *, bus: bool) -> list[bytes]:
+    """The call that makes the scope and moves its sender there, and before it what a message bus wants to hear; their serials count from 1."""
+    said = f"type='signal',interface='{SYSTEMD[2]}',member='JobRemoved'"
+    calls: list[tuple[tuple[str, str, str], str, str, tuple[object, ...]]] = [
+        (BUS, "Hello", "", ()),
+        (BUS, "AddMatch", "s", (said,)),
+        (SYSTEMD, "Subscribe", "", ()),
+        (SYSTEMD, "StartTransientUnit", "ssa(sv)a(sa(sv))", (name, "fail", properties(slice_), [])),
+    ]
+    return [dbus.call(serial, *words) for serial, words in enumerate(calls if bus else calls[-1:], 1)]
 
 
 def obtain(name: str, slice_: str, ways: Sequence[tuple[str, bool]]) -> None:
@@ -90,94 +94,28 @@ def obtain(name: str, slice_: str, ways: Sequence[tuple[str, bool]]) -> None:
     said = "there is no systemd of this user's to ask"
     for path, bus in ways:
         try:
-            talk = _Talk(path)
-        except (OSError, ValueError) as e:  # ValueError: jeepney's, about a failed authentication
-            said = f"{path}: {os.strerror(e.errno) if isinstance(e, OSError) and e.errno else e}"
+            talk = dbus.Talk(path, PATIENCE)
+        except OSError as e:
+            said = f"{path}: {os.strerror(e.errno) if e.errno else e}"
             continue
         try:
-            return _in_a_scope(talk, name, slice_, bus=bus)
-        except OSError as e:  # the connection broke, or nobody answered in time
+            return _in_a_scope(talk, name, requests(name, slice_, bus=bus))
+        except (OSError, ValueError) as e:  # the connection broke, nobody answered in time, or somebody else is there
             said = f"systemd did not answer at {path} ({e})"
         finally:
             talk.close()
     raise NoScopeError(said)
 
 
-def _in_a_scope(talk: _Talk, name: str, slice_: str, *, bus: bool) -> None:
-    if bus:
-        talk.ask(_call("Hello", "", (), BUS))
-        rule = f"type='signal',interface='{SYSTEMD}.Manager',member='JobRemoved'"
-        talk.ask(_call("AddMatch", "s", (rule,), BUS))
-        talk.ask(_call("Subscribe", "", ()))
-    talk.ask(request(name, slice_))
-    result = talk.hear_of(name)  # the answer comes before we are there
+def _in_a_scope(talk: dbus.Talk, name: str, calls: list[bytes]) -> None:
+    """The answer comes before we are there, so what is waited for is the news that systemd's job is done."""
+    talk.say(*calls)
+    while True:
+        heard = talk.hear()
+        if heard.kind == dbus.ERROR:
+            raise NoScopeError(f"systemd refuses: {heard.body[0] if heard.body else 'it does not say why'}")
+        if heard.kind == dbus.SIGNAL and heard.fields.get(dbus.MEMBER) == "JobRemoved" and heard.body[2:3] == [name]:
+            break
+    result = heard.body[3] if len(heard.body) > 3 else ""
     if result != "done":
         raise NoScopeError(f"systemd could not move memrun into a scope ({result})")
-
-
-def _call(method: str, signature: str, body: tuple[object, ...], to: str = SYSTEMD) -> Message:
-    from jeepney import DBusAddress, new_method_call
-
-    if to == BUS:
-        address = DBusAddress("/org/freedesktop/DBus", BUS, BUS)
-    else:
-        address = DBusAddress("/org/freedesktop/systemd1", SYSTEMD, f"{SYSTEMD}.Manager")
-    return new_method_call(address, method, signature or None, body)
-
-
-class _Talk:
-    """A connection, authenticated. What comes in while an answer is awaited is kept: the news may be faster than the answer."""
-
-    def __init__(self, path: str) -> None:
-        from jeepney import Parser
-        from jeepney.io.blocking import prep_socket
-
-        self._until = time.monotonic() + PATIENCE
-        self._socket = prep_socket(path, timeout=PATIENCE)
-        self._parser = Parser()
-        self._serial = 0
-        self._kept: list[Message] = []
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def ask(self, message: Message) -> tuple[object, ...]:
-        """The answer's body; NoScopeError where it is an error."""
-        from jeepney import HeaderFields, MessageType
-
-        self._serial += 1
-        self._socket.settimeout(self._left())
-        self._socket.sendall(message.serialise(serial=self._serial))
-        while True:
-            heard = self._next()
-            if heard.header.fields.get(HeaderFields.reply_serial) == self._serial:
-                break
-            self._kept.append(heard)
-        if heard.header.message_type is MessageType.error:
-            raise NoScopeError(f"systemd refuses: {heard.body[0] if heard.body else 'it does not say why'}")
-        body: tuple[object, ...] = heard.body
-        return body
-
-    def hear_of(self, unit: str) -> str:
-        """How the job that systemd has for this unit ended: 'done', or another word."""
-        from jeepney import HeaderFields
-
-        while True:
-            heard = self._kept.pop(0) if self._kept else self._next()
-            if heard.header.fields.get(HeaderFields.member) == "JobRemoved" and heard.body[2] == unit:
-                return str(heard.body[3])
-
-    def _next(self) -> Message:
-        while (message := self._parser.get_next_message()) is None:
-            self._socket.settimeout(self._left())
-            data = self._socket.recv(4096)
-            if not data:
-                raise ConnectionResetError("it hung up")
-            self._parser.add_data(data)
-        return message
-
-    def _left(self) -> float:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("its time is up")
-        return left

@@ -1,6 +1,6 @@
 """Ratios against the bare interpreter, a C program, and the peers that are installed here. Prints; asserts nothing.
 
-python tests/bench/bench.py [starting] [reacting] [many] [rate]: these parts, or all of them.
+python tests/bench/bench.py [starting] [reacting] [many] [rate] [scope]: these parts, or all of them.
 MEMRUN_BENCH_JOBS="1 100 1000 5000": how many live jobs `many` tries.
 """
 
@@ -16,9 +16,10 @@ import many
 import rate
 import reacting
 import ruler
+import scope
 import starting
 
-PARTS = {"starting": starting, "reacting": reacting, "many": many, "rate": rate}
+PARTS = {"starting": starting, "reacting": reacting, "many": many, "rate": rate, "scope": scope}
 
 
 def end(*_: object) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import trio
 
 from memrun import control, conversions, environment, jobfile, kin, marks, oomlog, options, signals, units
-from memrun.cgroup import detect
+from memrun.cgroup import dbus, detect
 from memrun.cgroup.files import keyed, pids_in
 from memrun.errors import JobFileError, MemrunError
 
@@ -78,6 +78,16 @@ def environment_file(data):
         assert e.what.startswith("f, line ")
     else:
         assert all(environment.is_name(name) and "\0" not in value for name, value in found.items())
+
+
+def bus(data):
+    try:
+        message, size = dbus.parse(data)
+    except ValueError as e:
+        assert str(e).startswith("no D-Bus")
+    else:
+        assert (message is None) == (size == 0)
+        assert size <= len(data)
 
 
 class Deaf:
@@ -153,6 +163,7 @@ TARGETS = {
     "machine": (machine, [b"31 23 0:28 / /sys/fs/cgroup rw - cgroup2 x rw\x000::/a\x00memory"]),
     "kernel-log": (kernel_log, [b"oom-kill:constraint=C,oom_memcg=/g,task_memcg=/g,task=t,pid=1,uid=0\n", b"[  pid  ]   uid  tgid total_vm rss name\n"]),
     "process-name": (process_name, [b"sh", b") S 0 (", b"a b"]),
+    "bus": (bus, [dbus.call(1, ("a.b", "/a", "a.b"), "M", "s", ("x",))]),
     "socket": (conversation, [b'{"verb": "ps"}\n', b'{"verb": "raise", "name": "a", "size": "5M"}\n{"verb": "events"}\n', b'{"verb": "set", "values": {"a": 1}}\n']),
     "job-file": (job_file, [b'[jobs.a]\ncommand = "x"\nlimit = "1M"\n', b'[batch]\nmemory = "1G"\n[jobs.a]\ncommand = ["x", "{y}"]\nmatrix = {y = ["1"]}\nlimit = "1M"\n']),
 }  # fmt: skip

@@ -14,11 +14,19 @@ from memrun.cgroup import scope
 SYSTEMD = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
 
 
-def test_the_request_says_what_it_has_to():
-    wire = scope.request("memrun-1-ab12.scope", "memrun.slice").serialise(serial=1)
+@pytest.mark.parametrize("bus", [False, True])
+def test_the_request_says_what_it_has_to(bus):
     parser = Parser()
-    parser.add_data(wire)
-    message = parser.get_next_message()
+    parser.add_data(b"".join(scope.requests("memrun-1-ab12.scope", "memrun.slice", bus=bus)))
+    messages = list(iter(parser.get_next_message, None))
+    members = [message.header.fields[HeaderFields.member] for message in messages]
+    assert members == [*(["Hello", "AddMatch", "Subscribe"] if bus else []), "StartTransientUnit"]
+    assert [message.header.serial for message in messages] == list(range(1, len(messages) + 1))
+    if bus:
+        rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'"
+        assert messages[1].body == (rule,)
+        assert messages[1].header.fields[HeaderFields.destination] == "org.freedesktop.DBus"
+    message = messages[-1]
     fields = message.header.fields
     assert fields[HeaderFields.destination] == "org.freedesktop.systemd1"
     assert fields[HeaderFields.member] == "StartTransientUnit"
@@ -32,7 +40,7 @@ def test_the_request_says_what_it_has_to():
     assert "Slice" not in dict(scope.properties(""))
 
 
-def served(path, answer):
+def served(path, answer, greeting=b"OK 0123456789abcdef0123456789abcdef"):
     """A systemd at this socket that says what `answer` makes of each message."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -44,8 +52,7 @@ def served(path, answer):
             said = b""
             while b"BEGIN\r\n" not in said:
                 said += line.recv(4096)
-                if said.endswith(b"\r\n") and b"BEGIN" not in said:
-                    line.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
+            line.sendall(b"DATA\r\n" + greeting + b"\r\n")
             parser = Parser()
             parser.add_data(said.partition(b"BEGIN\r\n")[2])
             while True:
@@ -101,6 +108,20 @@ def test_a_move_that_failed(tmp_path):
 
     thread = served(str(tmp_path / "s"), answer)
     with pytest.raises(scope.NoScopeError, match=r"could not move memrun into a scope \(failed\)"):
+        scope.obtain("a.scope", "", [(str(tmp_path / "s"), False)])
+    thread.join()
+
+
+def test_who_does_not_know_us(tmp_path):
+    thread = served(str(tmp_path / "s"), lambda message: [], b"REJECTED EXTERNAL")
+    with pytest.raises(scope.NoScopeError, match="does not know us"):
+        scope.obtain("a.scope", "", [(str(tmp_path / "s"), False)])
+    thread.join()
+
+
+def test_somebody_else_is_there(tmp_path):
+    thread = served(str(tmp_path / "s"), lambda message: [], b"OK 01\r\nHTTP/1.1 400 Bad Request\r\n")
+    with pytest.raises(scope.NoScopeError, match="no D-Bus"):
         scope.obtain("a.scope", "", [(str(tmp_path / "s"), False)])
     thread.join()
 
