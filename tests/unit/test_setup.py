@@ -85,6 +85,14 @@ def test_v1_makes_a_directory_in_each_hierarchy_at_every_boot(machine):
     assert f"systemctl enable --now memrun-group-{PERSON.pw_uid}.service" in script
 
 
+def test_v2_without_systemd_hands_down_memory_and_where_it_can_the_processor(machine):
+    machine(V2, systemd=False)
+    script = "\n".join(prepared.script(PERSON.pw_name, undo=False))
+    for place in (".", "memrun", f"memrun/{PERSON.pw_uid}"):
+        assert f"echo +memory > {place}/cgroup.subtree_control" in script
+        assert f"! grep -qw cpu {place}/cgroup.controllers || echo +cpu > {place}/cgroup.subtree_control" in script
+
+
 def test_only_root_applies(machine, monkeypatch):
     machine(V2, systemd=True)
     monkeypatch.setattr(setup.os, "geteuid", lambda: 1000)
