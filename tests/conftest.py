@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -44,8 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--promise wants v1 or v2, not {', '.join(sorted(unknown))}")
     name, _, value = MARK.partition("=")
     os.environ[name] = value
+    _hear_signals()
     os.environ["MEMRUN_HISTORY"] = ""  # the user's own is none of our business
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
+def _hear_signals() -> None:
+    """A run of the tests in the background (`&` of a script, nohup) ignores these, and so would every memrun that it starts."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

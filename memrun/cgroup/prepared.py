@@ -166,10 +166,9 @@ def _do_v2(top: str, user: str, uid: int) -> list[str]:
     for place in (".", "memrun", f"memrun/{uid}"):
         lines.append(f"echo +memory > {place}/cgroup.subtree_control")
         lines.append(f"! grep -qw cpu {place}/cgroup.controllers || echo +cpu > {place}/cgroup.subtree_control")
-    for place in (f"memrun/{uid}", f"memrun/{uid}/login"):
-        lines.append(f"(cd {place} && chown {user} . {DELEGATED})")
     return [
         *lines,
+        *(f"(cd {place} && chown {user} . {DELEGATED})" for place in (f"memrun/{uid}", f"memrun/{uid}/login")),
         f"# it is for what starts in it; a shell of {user}'s gets there by: echo PID > {top}/memrun/{uid}/login/cgroup.procs",
     ]
 
