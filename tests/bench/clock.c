@@ -4,7 +4,7 @@
  *   clock from COMMAND...       note the time, then become the command
  *   clock here                  time since `from`: as a launcher's command, what the launcher took to get here
  *   clock tell FIFO             write the time into a FIFO, then wait to be killed
- *   clock touch MIB US [FIFO]   (when a byte comes) touch memory page by page; prints 'BYTES NS' for each page that took longer
+ *   clock touch MIB US [FIFO]   (when a byte comes) touch memory page by page; prints 'BYTES NS' wherever that stopped for longer
  *   clock crowd FILE MIB        a child touches memory, and this process lives: both write their latest time into FILE
  */
 #define _GNU_SOURCE
@@ -13,12 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static struct { size_t at; long long took; } slow[10000];
+#define SLOW 10000
+#define NAP 12000000LL
+
+static struct { size_t at; long long took; } slow[SLOW];
+static int found;
 
 static long long now(void)
 {
@@ -52,25 +57,34 @@ static char *memory(size_t bytes)
     return p;
 }
 
+static long long missed(long long since, size_t at, long long least)
+{
+    long long after = now();
+    if (after - since > least && found < SLOW) {
+        slow[found].at = at;
+        slow[found++].took = after - since;
+    }
+    return after;
+}
+
+/* At full speed for a fortieth of what it has by then, after which it sleeps for a moment: whoever watches has as long for each tenth
+ * more, however much it is. All the time that was not asked for counts, also that of a sleep that lasted too long. */
 static int touch(size_t bytes, long long least)
 {
     char *p = memory(bytes);
-    int found = 0;
+    prctl(PR_SET_TIMERSLACK, 1L);
     memset(slow, 1, sizeof slow); /* nothing but the pages below is to need memory */
-    struct timespec a_little = {0, 2000000};
-    long long before = now();
+    size_t next = 0;
+    long long since = now();
     for (size_t i = 0; i < bytes; i += 4096) {
-        if (i % (256 << 10) == 0) { /* some 100 MB a second */
-            nanosleep(&a_little, NULL);
-            before = now();
+        if (i >= next) {
+            next = i + (i / 40 > (256 << 10) ? i / 40 : 256 << 10);
+            struct timespec until = {(since + NAP) / 1000000000, (since + NAP) % 1000000000};
+            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+            since = missed(since + NAP, i, least);
         }
         p[i] = 1;
-        long long after = now();
-        if (after - before > least && found < 10000) {
-            slow[found].at = i;
-            slow[found++].took = after - before;
-        }
-        before = after;
+        since = missed(since, i, least);
     }
     for (int i = 0; i < found; i++) printf("%zu %lld\n", slow[i].at, slow[i].took);
     return 0;

@@ -1,9 +1,11 @@
 """From the kernel's event to the job running again, and to the last process gone: by the job's own clock, against listener.c.
 
-A raise: the job touches memory and notes how long each page took; where its limit is (and with memrun a little before, where its trip wire
-is) the longest is the reaction. The first raise of a run is not counted: memrun's view of the largest processes is loaded then.
+A raise: the job touches memory in bursts, at full speed, and notes every moment in which it was stopped for longer than SHORT (a page that
+took its time, or a sleep that lasted too long). The longest of those between a little before memrun's trip wire and the limit is the
+reaction; 0, where there was none: a job that is given more before it has got as far as its limit does not stop at all. listener.c hears of
+it at the limit itself, on v1, where the kernel has parked the job by then.
 A kill: one process of two touches memory until the kernel kills it; what counts is how much longer the other one wrote down the time.
-Both begin when the launcher has been waiting for a while. Takes less than a minute.
+Both begin when the launcher has been waiting for a while. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from ruler import MEMRUN, SCRATCH, Busy, built, clock, line, memory_group, quant
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMIT, PERCENT, END = 20 << 20, 125, 120
-RUNS = 4
-KILLS = 12
-READY = 0.4  # seconds until a launcher waits in whatever way it waits
+LIMIT, PERCENT, END = 24 << 20, 110, 480
+SHORT = 20  # microseconds
+SLACK = 2 << 20  # what the job uses beside what it touches, and what the CPUs have charged for it in advance
+RUNS = 4  # of 32 raises each
+KILLS = 30
+READY, KILLER_READY = 0.4, 0.12  # seconds until a launcher waits in whatever way it waits, for a raise and for a kill
 
 
-def gated(launcher: list[str], *words: str) -> bytes:
+def gated(launcher: list[str], *words: str, ready: float = READY) -> bytes:
     """What a job prints that begins when the launcher has long been ready, and that ends by itself or at its limit."""
     gate = SCRATCH / "gate"
     if not gate.exists():
@@ -33,7 +37,7 @@ def gated(launcher: list[str], *words: str) -> bytes:
     with subprocess.Popen([*launcher, clock(), *words, str(gate)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
         fd = os.open(gate, os.O_WRONLY)  # waits for the job to open it
         try:
-            job.wait(READY)
+            job.wait(ready)
         except subprocess.TimeoutExpired:
             os.write(fd, b"x")
         os.close(fd)
@@ -41,26 +45,31 @@ def gated(launcher: list[str], *words: str) -> bytes:
 
 
 def touched(launcher: list[str]) -> list[tuple[int, int]]:
-    """(byte, ns) of the slow pages."""
-    words = gated(launcher, "touch", str(END), "30").split()
+    """(byte, ns) of each stop."""
+    words = gated(launcher, "touch", str(END), str(SHORT)).split()
     return [(int(at), int(took)) for at, took in zip(words[::2], words[1::2], strict=True)]
 
 
 def reactions(slow: list[tuple[int, int]]) -> list[float]:
-    """Milliseconds for each raise but the first."""
-    found, limit = [], LIMIT * PERCENT // 100
+    """Milliseconds for each raise."""
+    found, limit = [], LIMIT
     while limit < END << 20:
-        near = [took for at, took in slow if limit * 0.88 - (2 << 20) < at <= limit]
-        found += [max(near) / 1e6] if near else []
+        near = [took for at, took in slow if limit - wire_gap(limit) - SLACK < at <= limit]
+        found.append(max(near, default=0) / 1e6)
         limit = limit * PERCENT // 100
     return found
+
+
+def wire_gap(limit: int) -> int:
+    """A little more than what either kernel's wire of memrun's is below the limit."""
+    return min(limit // 10, max(3 << 20, int(17 * limit ** (2 / 3))))
 
 
 def outlived(launcher: list[str]) -> float:
     """Milliseconds."""
     page = SCRATCH / "page"
     page.write_bytes(bytes(4096))
-    gated(launcher, "crowd", str(page), "60")
+    gated(launcher, "crowd", str(page), "60", ready=KILLER_READY)
     victim, other = struct.unpack("qq", page.read_bytes()[:16])
     return max(0, other - victim) / 1e6
 
@@ -95,6 +104,6 @@ def compare(group: Path | None) -> None:
             tell(f"{name}: running again after a raise", ours, theirs)
             ours, theirs = [], []
             for _ in range(KILLS):
-                ours.append(outlived([MEMRUN, "-q", "--limit", "20M", "--"]))
+                ours.append(outlived([MEMRUN, "-q", "--limit", str(LIMIT), "--"]))
                 theirs += [outlived([*listener, "kill", str(group), str(LIMIT), "-"])] if listener else []
             tell(f"{name}: last process gone", ours, theirs)

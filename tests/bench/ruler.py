@@ -74,14 +74,25 @@ def line(what: str, *figures: object) -> None:
     print(f"  {what:<58}" + "".join(f"{figure:>12}" for figure in figures), flush=True)
 
 
+def text_of(group: Path, file: str) -> str:
+    """A control file; '' where there is none."""
+    try:
+        return (group / file).read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
 @contextmanager
 def memory_group() -> Iterator[Path | None]:
-    """A group of ours in v1's memory hierarchy, for the peers; None where there is none. Gone when the block ends, with all in it."""
+    """A memory group of ours, for the peers; None where there is none to be had. Gone when the block ends, with all in it."""
     found = None
     for entry in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         _, names, place = entry.split(":", 2)
         if "memory" in names.split(","):
             found = Path(f"/sys/fs/cgroup/memory{place}/memrun-bench-{os.getpid()}")
+            found.mkdir(exist_ok=True)
+        elif not names and "memory" in text_of(root := Path(f"/sys/fs/cgroup{place}"), "cgroup.subtree_control").split():
+            found = root / f"memrun-bench-{os.getpid()}"  # v2
             found.mkdir(exist_ok=True)
     try:
         yield found
