@@ -121,6 +121,16 @@ def test_kill_9_leaves_nothing():
     assert job.returncode == -9
 
 
+def hold_still(memrun):
+    """memrun and its hand, until they are killed: each of them would take the groups away from under systemd, which reads them one by
+    one and says 'No such device' of one that goes meanwhile."""
+    children = Path(f"/proc/{memrun}/task/{memrun}/children").read_text().split()
+    hands = [pid for pid in children if "memrun-hand" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+    assert len(hands) == 1
+    for pid in (memrun, int(hands[0])):
+        os.kill(pid, signal.SIGSTOP)
+
+
 def stopped(who, script, *how):
     """CompletedProcess and record of a run whose scope systemd is told to stop (or kill, `how`) while the job runs."""
     report = Path(f"/tmp/stopped-{who}.json")
@@ -131,6 +141,8 @@ def stopped(who, script, *how):
     )
     assert job.stdout.readline() == "on\n"
     [scope] = [Path(place).name for place in scopes() if place.endswith(".scope")]
+    if how[0] == "kill":
+        hold_still(job.pid)
     bus = f"/run/user/{pwd.getpwnam(who).pw_uid}"
     words = ["systemctl", "--user", *how, scope] if who == "alice" else ["systemctl", *how, scope]
     done = run(*as_user(who, *words, XDG_RUNTIME_DIR=bus))
