@@ -161,11 +161,12 @@ def _at_every_boot(steps: list[str], user: str, uid: int, *, undo: bool) -> list
 
 
 def _do_v2(top: str, user: str, uid: int) -> list[str]:
-    """Memory, and shares of the processor: memrun, in `login`, gets one of its own beside a job that forks and is to be paused in time."""
+    """Memory, and shares of the processor: memrun, in `login`, gets one of its own beside a job that forks and is to be paused in time.
+    The shares are worth having, not needed: where the kernel refuses them (realtime processes), all else is done."""
     lines = [f"cd {top}", f"mkdir -p memrun/{uid}/login"]
     for place in (".", "memrun", f"memrun/{uid}"):
         lines.append(f"echo +memory > {place}/cgroup.subtree_control")
-        lines.append(f"! grep -qw cpu {place}/cgroup.controllers || echo +cpu > {place}/cgroup.subtree_control")
+        lines.append(f"! grep -qw cpu {place}/cgroup.controllers || echo +cpu > {place}/cgroup.subtree_control || true")
     return [
         *lines,
         *(f"(cd {place} && chown {user} . {DELEGATED})" for place in (f"memrun/{uid}", f"memrun/{uid}/login")),
