@@ -24,18 +24,9 @@ if TYPE_CHECKING:
 
 GREETING = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"
 CALL, ERROR, SIGNAL = 1, 3, 4  # what a message is
-PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SENDER, SIGNATURE = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-)  # codes of header fields
+PATH, INTERFACE, MEMBER, REPLY_SERIAL, DESTINATION, SIGNATURE = 1, 2, 3, 5, 6, 8  # codes of header fields
 ALIGNMENTS = {"y": 1, "g": 1, "v": 1, "u": 4, "b": 4, "s": 4, "o": 4, "a": 4, "(": 8}
-FIXED, LENGTHS = 16, 12  # bytes of the fixed part; up to the length of the fields
+BODY, FIELDS, FIXED = 4, 12, 16  # where the lengths of both stand, and where the fixed part ends
 MOST = 1 << 27  # bytes of a message, by the specification
 
 
@@ -130,7 +121,7 @@ def parse(data: bytes) -> tuple[Message | None, int]:
     if len(data) < FIXED:
         return None, 0
     order = _order(data[0])
-    body, fields = (int.from_bytes(data[at : at + 4], order) for at in (4, LENGTHS))
+    body, fields = (int.from_bytes(data[at : at + 4], order) for at in (BODY, FIELDS))
     begin = (FIXED + fields + 7) // 8 * 8
     if begin + body > MOST:
         raise ValueError(f"no D-Bus: a message of {begin + body} bytes")

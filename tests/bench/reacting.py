@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 LIMIT, PERCENT, END = 24 << 20, 110, 480
 SHORT = 20  # microseconds
 SLACK = 2 << 20  # what the job uses beside what it touches, and what the CPUs have charged for it in advance
-RUNS = 4  # of 32 raises each
-KILLS = 30
-READY, KILLER_READY = 0.4, 0.12  # seconds until a launcher waits in whatever way it waits, for a raise and for a kill
+RUNS = 3  # of 32 raises each
+KILLS = 20
+READY, KILLER_READY = 0.4, 0.25  # seconds until a launcher waits in whatever way it waits, for a raise and for a kill
 
 
 def gated(launcher: list[str], *words: str, ready: float = READY) -> bytes:

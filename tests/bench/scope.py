@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ruler import PYTHON, SCRATCH, clock, in_turn, line, ratio, said
+from ruler import BARE, PYTHON, SCRATCH, clock, in_turn, line, ratio, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 ROUNDS = int(os.environ.get("MEMRUN_BENCH_ROUNDS", "25"))
 ROOT = Path(__file__).resolve().parent.parent.parent
 MEMRUN = [PYTHON, "-m", "memrun", "--limit", "50M", "--", "true"]
-BARE = [PYTHON, "-I", "-c", "pass"]
 
 
 class Person:
