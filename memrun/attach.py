@@ -16,10 +16,10 @@ import errno
 import os
 import time
 
-from memrun import kin, oomlog, signals, strangers
+from memrun import kin, signals, strangers
 from memrun.cgroup import homes
 from memrun.errors import GroupError, MemrunError, RefusedError, UsageError, died_of
-from memrun.job import taken, wish_of
+from memrun.job import kernel_log, taken, wish_of
 from memrun.options import Spec
 from memrun.options import parse as parse_options
 from memrun.units import format_size
@@ -110,7 +110,7 @@ class Attachment:
         self.started, self.began = time.time(), time.monotonic()
         self.group: Group = site.host.create(f"{spec.name}.1", wish_of(site, spec, spec.limit))
         try:
-            self.kmsg = oomlog.listen()
+            self.kmsg = kernel_log()
             self._move_all()
         except BaseException:
             self.rid()

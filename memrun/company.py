@@ -88,7 +88,7 @@ def _kept(vigil: Vigil | None) -> control.Kept | None:
 
 def _hear(run: Run, desk: Desk, teller: Teller, told: events.Event | events.Tell) -> None:
     if isinstance(told, events.StopAsked | events.KillAsked | events.DetachAsked):
-        teller.notify.stopping()
+        teller.stopping()
     desk.hear(run, told)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from memrun import errors, hand, oomlog
+from memrun import errors, hand
 from memrun.cgroup import Wish, survey
 from memrun.errors import MemrunError, UsageError
 from memrun.findings import CONCLUSION, Line, examine, processes
@@ -76,7 +76,9 @@ def _as_text(lines: Sequence[Line]) -> str:
 def gather() -> Facts:
     """Read what can be read, then make a group as a run does and see what it offers."""
     facts = survey.look()
-    log = oomlog.listen()
+    from memrun.job import kernel_log
+
+    log = kernel_log()
     facts.log = log >= 0
     if log >= 0:
         os.close(log)

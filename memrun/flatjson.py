@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-try:
-    from _json import encode_basestring_ascii as quoted  # the C part of it
-except ImportError:
-    from json.encoder import encode_basestring_ascii as quoted
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +10,17 @@ if TYPE_CHECKING:
 def written(values: Mapping[str, object]) -> str:
     """Texts, finite numbers and None, by name."""
     return "{" + ", ".join(f"{quoted(key)}: {_one(value)}" for key, value in values.items()) + "}"
+
+
+def quoted(text: str) -> str:
+    """A JSON string. What is plain needs no library for that."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    try:
+        from _json import encode_basestring_ascii as encoded  # the C part of it
+    except ImportError:
+        from json.encoder import encode_basestring_ascii as encoded
+    return encoded(text)
 
 
 def _one(value: object) -> str:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import time
 
-from memrun import cgroup, hand, launch, oomlog, signals
+from memrun import cgroup, hand, launch, signals
 from memrun.errors import LimitError, MemrunError
-from memrun.record import Record, judge
 from memrun.units import Share
 
 TYPE_CHECKING = False
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from memrun.cgroup import Group, Host
     from memrun.guard import Guard
     from memrun.options import Spec
+    from memrun.record import Record
     from memrun.units import Size
 
     class Process(Protocol):
@@ -74,6 +74,9 @@ if TYPE_CHECKING:
 
         def close(self) -> None:
             """Let go of every descriptor."""
+
+
+KMSG = "/dev/kmsg"
 
 
 class Site:
@@ -145,7 +148,7 @@ class Attempt:
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
         try:
             self._check_abilities()
-            self.kmsg = oomlog.listen()
+            self.kmsg = kernel_log()
             if guarded and self.holds:
                 from memrun.guard import Guard  # nobody else is held while nobody watches
 
@@ -250,9 +253,21 @@ class Attempt:
             child.close()
 
 
+def kernel_log() -> int:
+    """A descriptor at the end of the kernel's log, of which oomlog.py reads what comes now; -1 where it may not be read."""
+    try:
+        fd = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.lseek(fd, 0, os.SEEK_END)
+    except OSError:
+        return -1
+    return fd
+
+
 def taken(stay: Stay, why: str, own: Callable[[Record], None]) -> Record:
     """The record of a stay in a group that nobody is in any more; then the group is removed. `own` adds what the processes
     themselves told, before it is judged."""
+    from memrun.record import judge
+
     elapsed = time.monotonic() - stay.began
     tally = stay.group.tally()
     record = _record(stay, elapsed)
@@ -268,6 +283,8 @@ def taken(stay: Stay, why: str, own: Callable[[Record], None]) -> Record:
 
 
 def _name_the_largest(stay: Stay, record: Record, tally: cgroup.Tally) -> None:
+    from memrun import oomlog
+
     group = "/".join(stay.group.path.rsplit("/", 2)[1:])
     told = oomlog.report(stay.kmsg, group, tally.kills) if stay.kmsg >= 0 else oomlog.Report()
     told.largest = tally.largest or told.largest
@@ -282,6 +299,8 @@ def _name_the_largest(stay: Stay, record: Record, tally: cgroup.Tally) -> None:
 
 
 def _record(attempt: Stay, elapsed: float) -> Record:
+    from memrun.record import Record  # what comes after the command is loaded after its start
+
     spec = attempt.spec
     record = Record(spec.name, spec.command)
     record.cgroup = attempt.group.version
@@ -295,6 +314,8 @@ def _record(attempt: Stay, elapsed: float) -> Record:
 
 def unstarted(spec: Spec, status: int) -> Record:
     """The record of a command that was not started."""
+    from memrun.record import Record
+
     record = Record(spec.name, spec.command)
     record.limit_asked = spec.asked.get("limit", "infinity")
     record.cgroup = cgroup.version()

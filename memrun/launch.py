@@ -67,8 +67,8 @@ class Order:
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None, directory: str = "") -> None:
         """`directory`: where the command will be looked up and start, if not here."""
         self.argv = list(argv)
-        self.environ = dict(os.environ if environ is None else environ)
-        self.path = find(self.argv[0] if self.argv else "", self.environ.get("PATH", FALLBACK_PATH), directory)
+        self.environ = dict(os.environb) if environ is None else {os.fsencode(k): os.fsencode(v) for k, v in environ.items()}
+        self.path = find(self.argv[0] if self.argv else "", self.places(), directory)
         self.around: Surroundings | None = None  # user, directory, files: takes them on, in the child
         self.procs_fds: tuple[int, ...] = ()
         self.birthplace = -1
@@ -81,6 +81,10 @@ class Order:
         self.stdin: int | None = None
         self.stdout: int | None = None
         self.stderr: int | None = None
+
+    def places(self) -> str:
+        """Its PATH."""
+        return os.fsdecode(self.environ.get(b"PATH", FALLBACK_PATH))
 
 
 class Child:
@@ -175,8 +179,12 @@ class Underway:
 
     def settle(self) -> Child:
         """Wait until the command is running, once. LaunchError says which step failed; the child is reaped then."""
-        with os.fdopen(self.news, "rb", buffering=0) as pipe:
-            said = pipe.read()
+        said = b""
+        try:
+            while part := os.read(self.news, 4096):
+                said += part
+        finally:
+            os.close(self.news)
         if said:
             os.waitpid(self.child.pid, 0)
             self.child.close()
@@ -240,7 +248,6 @@ def become(order: Order, tell: int, *, born: bool) -> None:
     stage = PREPARE
     try:
         argv = [os.fsencode(a) for a in order.argv]
-        environ = {os.fsencode(k): os.fsencode(v) for k, v in order.environ.items()}
         path = os.fsencode(order.path)
         _reset(order)
         if order.own_group:
@@ -248,7 +255,7 @@ def become(order: Order, tell: int, *, born: bool) -> None:
         _redirect(order)
         if order.around is not None:
             order.around.before()
-        _warm(argv, environ)
+        _warm(argv, order.environ)
         call_itself(UNBORN)
         if order.note is not None:
             os.write(order.note[0], b"+ %d %s\n" % (os.getpid(), order.note[1]))
@@ -258,7 +265,7 @@ def become(order: Order, tell: int, *, born: bool) -> None:
         if order.around is not None:
             order.around.after()
         stage = EXEC
-        _execute(order, path, argv, environ)
+        _execute(order, path, argv)
     except MemrunError as e:
         os.write(tell, bytes([SAID]) + e.status.to_bytes(4, "little") + f"{e.what}\0{e.remedy}".encode(errors="replace"))
     except OSError as e:
@@ -269,14 +276,14 @@ def become(order: Order, tell: int, *, born: bool) -> None:
         os._exit(125)
 
 
-def _execute(order: Order, path: bytes, argv: list[bytes], environ: dict[bytes, bytes]) -> None:
+def _execute(order: Order, path: bytes, argv: list[bytes]) -> None:
     try:
-        os.execve(path, argv, environ)
+        os.execve(path, argv, order.environ)
     except PermissionError:
         if order.around is None or "/" in order.argv[0]:
             raise
         # found with root's eyes; the user that we are by now may have to look further down PATH
-        os.execve(os.fsencode(find(order.argv[0], order.environ.get("PATH", FALLBACK_PATH))), argv, environ)
+        os.execve(os.fsencode(find(order.argv[0], order.places())), argv, order.environ)
 
 
 def _reset(order: Order) -> None:
@@ -319,8 +326,11 @@ def _redirect(order: Order) -> None:
 
 def call_itself(name: str) -> None:
     """In ps and top, 15 bytes of it."""
-    with open("/proc/self/comm", "wb", buffering=0) as f:
-        f.write(name.encode())
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, name.encode())
+    finally:
+        os.close(fd)
 
 
 def _warm(argv: list[bytes], environ: dict[bytes, bytes]) -> None:

@@ -5,8 +5,8 @@ there is none. A login's /run/user/UID counts where the variable was dropped, to
 login must find what cron started, and the other way round.
 
 A name that was given (`--name`) is a job's alone, as it is with docker and `systemd-run --unit`: who asks for one that is in
-use is refused. A name that was not given is the command's, and many may have it at a time; it is claimed as far as it is free,
-and who then says an ambiguous one is told the candidates. The claim is a lock (flock) on NAME.name in that directory: the kernel
+use is refused. A name that was not given is the command's, and many may have it at a time; it is claimed as far as it is free, where
+the command is not over at once (a claim on a disk costs 0.3 ms, a file that is written and removed), and who then says an ambiguous one is told the candidates. The claim is a lock (flock) on NAME.name in that directory: the kernel
 lets go of it when memrun dies, however it does, so that no name is lost, and two that start in the same moment cannot both
 get it. Measured: 0.05 ms.
 """

@@ -6,13 +6,11 @@ already done be reported without trio at all.
 
 from __future__ import annotations
 
-import select
 import sys
 import time
 
 from memrun import errors, hand, signals
 from memrun.job import Attempt, Site
-from memrun.names import Claim
 from memrun.options import Spec, parse
 from memrun.telling import Teller, die_of
 
@@ -62,7 +60,10 @@ def _in_turn(spec: Spec, teller: Teller) -> Record:
     try:
         lock = _take_turn(spec)
         try:
-            return _claimed(spec, lambda: _live(spec, teller, () if lock is None else (lock.fd,)))
+            locks = () if lock is None else (lock.fd,)
+            if "name" in spec.asked:
+                return _claimed(spec, lambda: _live(spec, teller, locks))
+            return _live(spec, teller, locks)
         finally:
             if lock is not None:
                 lock.release()
@@ -85,6 +86,9 @@ def _take_turn(spec: Spec) -> Lock | None:
 
 
 def _claimed(spec: Spec, live: Callable[[], Record]) -> Record:
+    """Nobody else who asks for it has this name meanwhile, as far as that can be; JobNameError where it was asked for and is taken."""
+    from memrun.names import Claim
+
     claim = Claim(spec.name, insist="name" in spec.asked)
     try:
         return live()
@@ -109,7 +113,11 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
         except BaseException:
             attempt.abandon()
             raise
-        return attempt.finish("") if done else _wait(attempt, teller, vigil)
+        if done:
+            return attempt.finish("")
+        if "name" in spec.asked:
+            return _wait(attempt, teller, vigil)
+        return _claimed(spec, lambda: _wait(attempt, teller, vigil))  # a name of nobody's choice can wait, and mostly need not be
     finally:
         site.close()
 
@@ -155,6 +163,10 @@ def _already_done(attempt: Attempt, spec: Spec) -> bool:
     out of memory, for then there may be something to do."""
     if spec.on_oom == "restart" or spec.restart != "no" or spec.on_event or spec.events:
         return False
+    import select  # the command runs: what its end needs is loaded beside it, the rest of it by `history`
+
+    from memrun import history, record  # noqa: F401
+
     child, group = attempt.child, attempt.group
     listens = spec.on_oom == "kill"  # who is to be held has a guard, whose news is left alone
     look, until = select.poll(), time.monotonic() + SHORT_LOOK

@@ -1,7 +1,7 @@
 """The kernel's own words about an OOM kill, from /dev/kmsg: who was killed, and how large it was.
 
 By the time that user space hears of a kill the victim's memory is gone; only the kernel's log still has the figures. It is
-opened before the launch (20 us), positioned at its end, and read only if there was a kill. Not everybody may read it
+opened before the launch (job.py: 20 us), positioned at its end, and read only if there was a kill. Not everybody may read it
 (kernel.dmesg_restrict): without it `largest` comes from what psutil saw, or from the reaped command's own peak.
 
 Format (mm/oom_kill.c, 4.19 to 7.x):
@@ -20,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-KMSG = "/dev/kmsg"
 PAGE = os.sysconf("SC_PAGESIZE")
 KERNEL = 1 << 3  # priorities below this are of the kernel's own lines; what programs write there is given another facility
 MOST = 4096  # lines: a log storm must not keep us
@@ -36,18 +35,8 @@ class Report:
         self.anon: int | None = None  # bytes of anonymous memory in the group when the last kill was decided
 
 
-def listen() -> int:
-    """A descriptor at the end of the kernel's log; -1 where it may not be read."""
-    try:
-        fd = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.lseek(fd, 0, os.SEEK_END)
-    except OSError:
-        return -1
-    return fd
-
-
 def report(fd: int, group: str, kills: int) -> Report:
-    """What was logged since `listen` about kills in the group or below it. `group`: its path as the kernel names it, or the end
+    """What was logged since `job.kernel_log` about kills in the group or below it. `group`: its path as the kernel names it, or the end
     of that; `kills`: how many the group's own counter says."""
     return parse(_lines(fd), group, kills)
 

@@ -7,13 +7,13 @@ import os
 from memrun import signals
 from memrun.errors import MemrunError, StoppedError, UsageError, printable
 from memrun.job import unstarted
-from memrun.notify import Notify
 from memrun.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.cron.letter import Letter
     from memrun.identity import Identity
+    from memrun.notify import Notify
     from memrun.options import Spec
     from memrun.ownlog import Log
     from memrun.record import Record
@@ -36,13 +36,22 @@ def whose(spec: Spec) -> Identity | None:
     return look_up(str(spec.user), str(spec.group))
 
 
+def _service(spec: Spec) -> Notify | None:
+    """systemd, where it wants to know; its variable is taken out of our environment then."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from memrun.notify import Notify
+
+    return Notify(spec.pass_environment)
+
+
 class Teller:
     """Of one run."""
 
     def __init__(self, spec: Spec) -> None:
         """Complains of a report or a log that could not be written *before* anything is started."""
         self.spec = spec
-        self.notify = Notify(spec.pass_environment)
+        self.notify = _service(spec)
         self.log: Log | None = None
         who = whose(spec)
         for path, what in ((spec.report, "report"), (spec.events, "events")):
@@ -68,7 +77,7 @@ class Teller:
 
     def say(self, text: str) -> None:
         """One line about what happens."""
-        self.notify.status(text)
+        self._set_status(text)
         if self.log is not None:
             self.log.say(text, fields={"MEMRUN_NAME": self.spec.name})
         elif self.letter is not None:
@@ -78,7 +87,17 @@ class Teller:
 
     def started(self, limit: int | None) -> None:
         """The command runs."""
-        self.notify.ready(f"{self.spec.name} runs, its limit is {format_size(limit)}")
+        if self.notify is not None:
+            self.notify.ready(f"{self.spec.name} runs, its limit is {format_size(limit)}")
+
+    def stopping(self) -> None:
+        """It is about to end."""
+        if self.notify is not None:
+            self.notify.stopping()
+
+    def _set_status(self, text: str) -> None:
+        if self.notify is not None:
+            self.notify.status(text)
 
     def remark(self, text: str) -> None:
         """One line for those who want to know everything."""
@@ -94,8 +113,8 @@ class Teller:
 
     def conclude(self, record: Record) -> int:
         """The verdict and the record; what memrun exits with."""
-        self.notify.stopping()
-        from memrun import history  # when the command is over: nothing that it waits for
+        self.stopping()
+        from memrun import history  # nothing that the command waits for
 
         history.keep(record)
         if not record.ok or self.spec.report or self.spec.verbose or self.log is not None:
@@ -112,7 +131,7 @@ class Teller:
         from memrun import report
 
         line = report.verdict(record)
-        self.notify.status(line)
+        self._set_status(line)
         if self.log is not None and (line or self.spec.log_target != "stderr"):
             self.log.say(report.summary(record), 6 if record.ok else 3, report.fields(record), always=True)
         if self.letter is not None and line:

@@ -160,7 +160,7 @@ class Vigil:
         if not isinstance(event, events.Rang):
             self.past = [*self.past[1 - standing.KEPT :], (iso(time.time()), event)]
         if isinstance(event, events.StopAsked):
-            self._teller.notify.stopping()
+            self._teller.stopping()
         elif isinstance(event, events.OomKilled):
             deeds.see_the_largest(self.stay)
         self.state, decisions = policy.step(self.rule, self.state, event)

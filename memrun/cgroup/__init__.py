@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from memrun.cgroup import detect, ladder
+from memrun.cgroup import detect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,10 +259,18 @@ def open_host(pid: int) -> Host:
     name = f"memrun-{pid}-{os.urandom(2).hex()}"
     setup = detect.look()
     setup.keeper = pid
-    setup, way = ladder.climb(setup, name)
+    setup, way = _ground(setup, name)
     host = _host(setup, name)
     host.way = way
     return host
+
+
+def _ground(setup: detect.Setup, name: str) -> tuple[detect.Setup, str]:
+    if setup.version == "v1" and os.access(setup.memory or "", os.W_OK):
+        return setup, detect.BELOW_OURS  # on the lowest rung: the others need not be loaded
+    from memrun.cgroup import ladder
+
+    return ladder.climb(setup, name)
 
 
 def enclosing() -> int | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CAP_SYS_RESOURCE = 1 << 24
 MOUNTINFO = "/proc/self/mountinfo"
 OWN = "/proc/self/cgroup"
+BELOW_OURS = "below memrun's own group"
 
 
 class Mount:
@@ -90,6 +91,8 @@ def parse_mountinfo(text: str) -> list[Mount]:
     """The cgroup mounts of a mountinfo file (proc(5)), in order; lines of other shapes are skipped."""
     mounts = []
     for line in text.splitlines():
+        if " - cgroup" not in line:  # most are not
+            continue
         left, _, right = line.partition(" - ")
         fields, tail = left.split(), right.split()
         if len(fields) < 6 or len(tail) < 3 or tail[0] not in {"cgroup", "cgroup2"}:
@@ -150,13 +153,11 @@ def find(mountinfo: str, groups_text: str, v2_controllers: str) -> Setup:
 
 def look() -> Setup:
     """Read this machine. Never fails: what cannot be read is not there."""
-    mountinfo = _slurp(MOUNTINFO)
-    controllers = ""
-    for mount in parse_mountinfo(mountinfo):
-        if mount.kind == "cgroup2":
-            here = mount.place(own().get("", "/"))
-            controllers = _slurp(f"{here or mount.point}/cgroup.controllers")
-    return find(mountinfo, _slurp(OWN), controllers)
+    mountinfo, groups = _slurp(MOUNTINFO), _slurp(OWN)
+    setup = find(mountinfo, groups, "")
+    if not setup.version and setup.unified_top is not None:  # else v1 has it
+        setup = find(mountinfo, groups, _slurp(f"{setup.unified or setup.unified_top}/cgroup.controllers"))
+    return setup
 
 
 def mounts() -> list[Mount]:
@@ -182,13 +183,19 @@ def swap_free() -> int:
 
 
 def _slurp(path: str) -> str:
+    chunks = []
     try:
-        with open(path, "rb", buffering=0) as f:
-            return f.read().decode(errors="replace")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while chunk := os.read(fd, 1 << 16):
+                chunks.append(chunk)
+        finally:
+            os.close(fd)
     except OSError as e:
         if e.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
             raise  # what is not there and what we cannot look at are two things
         return ""
+    return b"".join(chunks).decode(errors="replace")
 
 
 def missing(setup: Setup) -> tuple[str, str]:

@@ -52,12 +52,12 @@ TO_STAY = "Give its unit Delegate=yes and start memrun as its only process (a sh
 
 
 def _way(own: str, place: str) -> str:
-    return "below memrun's own group" if place == own else f"below {place}, which memrun's own group is in"
+    return detect.BELOW_OURS if place == own else f"below {place}, which memrun's own group is in"
 
 
 def _on_v1(setup: Setup) -> tuple[Setup, str]:
     if os.access(setup.memory or "", os.W_OK):
-        return setup, "below memrun's own group"
+        return setup, detect.BELOW_OURS
     from memrun.cgroup import prepared
 
     found = prepared.find(setup, os.geteuid())

@@ -38,18 +38,16 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 
-from memrun.cgroup import NO_FREEZER, Heard, Tally, grace, tree
+from memrun.cgroup import NO_FREEZER, Heard, Tally, freezer1, grace, tree
 from memrun.cgroup.eventfd import count, listen
 from memrun.cgroup.files import Dir, keyed, number, read_again
-from memrun.cgroup.freezer1 import let_go
-from memrun.cgroup.freezer1 import thaw as thaw_v1
 from memrun.cgroup.wire1 import Wire
 from memrun.errors import GroupError, LimitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from collections.abc import Callable
 
     from memrun.cgroup import Wish
@@ -200,6 +198,8 @@ class Group:
         return -1
 
     def notice_fd(self) -> int:
+        import select  # not before the command runs, as a rule
+
         if self._epoll is None:
             self._epoll = select.epoll()
             self._wire.listen_by(self._epoll)
@@ -358,9 +358,9 @@ class Group:
         tree.kill_each(found)
         if self._freezer is not None:
             for group in tree.walk(self._freezer):  # SIGKILL waits for the thaw; also in groups that the job made
-                thaw_v1(group)
+                freezer1.thaw(group)
         for pid in found:
-            let_go(pid)
+            freezer1.let_go(pid)
 
     def pids(self) -> list[int]:
         found: set[int] = set()

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 
 from memrun.cgroup import Heard, Tally, bare_gap, detect, grace, tree
 from memrun.cgroup.files import Dir, keyed, number, read_again
@@ -35,6 +34,8 @@ from memrun.errors import GroupError, LimitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
+
     from memrun.cgroup import Wish
     from memrun.cgroup.v2 import Host
 
@@ -166,6 +167,8 @@ class Group:
     def notice_fd(self) -> int:
         """memory.events and cgroup.events signal by POLLPRI, which an event loop's "readable" does not see: an epoll of our own
         sees it, and is itself readable then. It stays so until the files are read again through these very descriptors."""
+        import select  # not before the command runs, as a rule
+
         if self._epoll is None:
             self._epoll = select.epoll()
             self._epoll.register(self._events, select.EPOLLPRI)

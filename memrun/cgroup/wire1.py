@@ -8,19 +8,20 @@ may wait: an eventfd is the same one in both, and the registration lasts until t
 from __future__ import annotations
 
 import os
-import select
 
 from memrun.cgroup import steep_gap
 from memrun.cgroup.eventfd import count, listen, register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from collections.abc import Callable
 
     from memrun.cgroup.files import Dir
 
 FILE = "memory.usage_in_bytes"
 PAGE = os.sysconf("SC_PAGESIZE")
+EPOLLIN = 0x1  # select's, which most runs load only when their command runs
 
 
 class Wire:
@@ -44,7 +45,7 @@ class Wire:
             if self.fd < 0:
                 self.fd = listen(self._group, FILE, str(self.at))
             if self._epoll is not None and self.fd >= 0:
-                self._epoll.register(self.fd, select.EPOLLIN)
+                self._epoll.register(self.fd, EPOLLIN)
         if before >= 0:  # a registration ends with its eventfd
             if self._epoll is not None:
                 self._epoll.unregister(before)
@@ -73,7 +74,7 @@ class Wire:
         """Who is to hear of it, of this wire and of those that follow."""
         self._epoll = epoll
         if self.fd >= 0:
-            epoll.register(self.fd, select.EPOLLIN)
+            epoll.register(self.fd, EPOLLIN)
 
     def tripped(self) -> bool:
         """Whether it was since the last look."""

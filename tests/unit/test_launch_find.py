@@ -89,7 +89,7 @@ def test_an_order_looks_where_its_own_environment_says(places):
     assert Order(["tool"], {"PATH": f"{places}/b"}).path == f"{places}/b/tool"
     assert Order(["sh"], {}).path.endswith("/sh")
     order = Order(["sh", "-c", ""])
-    assert order.environ == dict(os.environ)
+    assert order.environ == dict(os.environb)
     assert order.procs_fds == ()
     with pytest.raises(LaunchError):
         Order([])

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from memrun import oomlog
+from memrun import job, oomlog
 
 PAGE = 4096  # of the machines that these lines come from
 
@@ -140,8 +140,8 @@ def test_nothing_logged_is_nothing_known():
 
 
 def test_a_log_that_may_not_be_read(monkeypatch):
-    monkeypatch.setattr(oomlog, "KMSG", "/nowhere/kmsg")
-    assert oomlog.listen() == -1
+    monkeypatch.setattr(job, "KMSG", "/nowhere/kmsg")
+    assert job.kernel_log() == -1
 
 
 def test_records_as_the_device_gives_them(tmp_path):
