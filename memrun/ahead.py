@@ -1,7 +1,8 @@
-"""What is done while nobody waits for it: the next raise is prepared, and a pause that lasts is looked into."""
+"""What is done while nobody waits for it: the next raises are prepared, and a pause that lasts is looked into."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,21 +16,40 @@ if TYPE_CHECKING:
 
     from memrun.supervisor import Run
 
+PAGE = os.sysconf("SC_PAGESIZE")
+RAISES = 4  # that are prepared
 LASTS = 0.1  # seconds after which somebody may look at a pause: psutil takes 40 ms to import, and more may be on its way
 
 
 async def prepare(run: Run) -> None:
-    """Where it is raised by rule, the next raise is to be expected. What cannot be prepared is done when it is time."""
+    """Where it is raised by rule, the next raises are to be expected. What cannot be prepared is done when it is time."""
     group = run.attempt.group
-    larger = grown(run.rule, group.limit)
-    if run.rule.on_oom != "pause" or larger is None or larger == group.limit:
+    if run.rule.on_oom != "pause" or run.preparing is group:
         return
+    run.preparing = group
     try:
-        work = group.foresee(larger)
-        if work is not None and await aside(work[0]) == 0:
+        while run.alive and run.attempt.group is group and (work := group.foresee(_limits(run))) is not None:
+            if await aside(work[0]) != 0:
+                return
             work[1]()
     except OSError:  # no process, no descriptor to be had
         return
+    finally:
+        if run.preparing is group:
+            run.preparing = None
+
+
+def _limits(run: Run) -> tuple[int, ...]:
+    """In a batch the descriptors are counted, one for each job (openfiles.py)."""
+    found: list[int] = []
+    limit = run.state.limit
+    while len(found) < (RAISES if run.usher is None else 1):
+        larger = grown(run.rule, limit)
+        if larger is None or larger == limit:
+            break
+        limit = larger // PAGE * PAGE  # as the kernel will have it: what comes next is reckoned from that
+        found.append(limit)
+    return tuple(found)
 
 
 def look(run: Run, decisions: Iterable[events.Decision]) -> None:

@@ -63,6 +63,16 @@ class Reached:
 
 
 @value
+class Raised:
+    """The job got near its limit, which was `before`, and what the policy had allowed beforehand (budget.foreseen) was done at once: it is
+    `limit` now, and the job goes on."""
+
+    at: float
+    before: int
+    limit: int
+
+
+@value
 class Granted:
     """The machine has the memory that the policy asked for; `limit` is what it may be set to."""
 
@@ -176,6 +186,7 @@ Event = (
     | Settled
     | OomKilled
     | Reached
+    | Raised
     | Granted
     | Denied
     | Crossed
@@ -193,7 +204,9 @@ Event = (
 )
 
 
-News = Exited | Emptied | OomKilled | Reached | Granted | Denied | Crossed | Pressed  # of one attempt, and of none after it
+News = (
+    Exited | Emptied | OomKilled | Reached | Raised | Granted | Denied | Crossed | Pressed
+)  # of one attempt, and of none after it
 
 
 @value

@@ -29,6 +29,8 @@ def between(before: Heard | None, now: Heard, at: float) -> Iterator[events.Even
     """What has happened from one look at a group to the next."""
     if now.kills > (before.kills if before else 0):
         yield events.OomKilled(at)
+    if now.raised is not None:
+        yield events.Raised(at, *now.raised)
     if now.at_limit:
         yield events.Reached(at)
     if now.populated is False and (before is None or before.populated is not False):
@@ -38,12 +40,12 @@ def between(before: Heard | None, now: Heard, at: float) -> Iterator[events.Even
 def undecided(before: Heard, now: Heard) -> bool:
     """v1 notifies before it kills, and before it parks (under_oom is 0 again for a moment in between): neither may have been there
     yet when we looked, and we have to look again, LOOKS apart. Bounded, and only after a notice."""
-    return now.own > before.own and now.kills == before.kills and not now.at_limit
+    return now.own > before.own and now.kills == before.kills and not now.at_limit and now.raised is None
 
 
 def decided(before: Heard, now: Heard) -> bool:
     """Whether those looks have seen what they were for."""
-    return now.kills != before.kills or now.at_limit or now.populated is False
+    return now.kills != before.kills or now.at_limit or now.raised is not None or now.populated is False
 
 
 def glance_again(group: Group) -> Heard:

@@ -5,6 +5,7 @@ The life of a run, in one place:
     Waiting --Rang--> (Launch) --Launched--> Running
     Running --Exited, nothing left--> Settling            Running --Exited, children left--> Draining (wait_all) | Ending
     Running | Draining --Reached (held at its limit), PauseAsked, a rule's pause--> Paused
+    Running | Draining --Raised (at its limit, and given at once what was budget.foreseen)--> as before, with more
     Paused --Granted, RaiseAsked, ResumeAsked--> Running | Draining      Paused --patience over--> Ending, killed
     Paused --Denied--> Paused, and asks again when the alarm rings
     Paused --SignalAsked--> Lent (half a second to hear it) --Rang--> Paused
@@ -24,7 +25,7 @@ comes out of one budget, whatever it is for.
 from __future__ import annotations
 
 from memrun import events
-from memrun.budget import GOLDEN, counted, delay, grown
+from memrun.budget import GOLDEN, counted, delay, foreseen, grown, wanted_again
 from memrun.events import Finish, Freeze, Kill, Lend, LetGo, Settle, Signal, Tell, Thaw
 from memrun.states import (
     AGAIN,
@@ -52,11 +53,10 @@ if TYPE_CHECKING:
 
 SLOWEST = 1.0
 SLOWEST_ASK = 30.0
-RESTARTS = {"restart", "restart-asked", "gave-way"}  # causes that end an attempt, but not the run
 FREE = {"restart-asked", "gave-way"}  # those that are no doing of the job's: neither delayed nor counted
 HEARING = 0.5  # seconds that a held job may run to hear a signal
 
-__all__ = ["GOLDEN", "START", "Action", "Rule", "State", "alarm", "grown", "step"]
+__all__ = ["GOLDEN", "START", "Action", "Rule", "State", "alarm", "foreseen", "grown", "step"]
 Step = tuple[State, tuple["Decision", ...]]
 
 
@@ -112,6 +112,8 @@ def step(rule: Rule, state: State, event: Event) -> Step:
             return _leave(replace(state, empty=True))
         case events.OomKilled(at):
             return _kill(state, "oom-kill", at) if rule.oom_group else (state, ())
+        case events.Raised(_, _, limit):
+            return _given(replace(state, limit=limit))
         case _ if isinstance(state.phase, Ending):
             return _while_ending(state, state.phase, event)
         case _:
@@ -197,7 +199,7 @@ def _detach(state: State) -> Step:
 
 def _settled(rule: Rule, state: State, at: float, result: str) -> Step:
     why = state.phase.why if isinstance(state.phase, Settling) else ""
-    again = _wanted_again(rule, why, result)
+    again = wanted_again(rule, why, result)
     if state.stopped or not again:
         return replace(state, phase=Over()), (Finish("stopped" if again and why != "oom-kill" else why),)
     asked = why in FREE
@@ -211,14 +213,6 @@ def _settled(rule: Rule, state: State, at: float, result: str) -> Step:
     pause = 0.0 if asked else delay(rule, quick)
     tries = state.tries[:-1] if asked else state.tries
     return replace(state, phase=Waiting(at + pause), limit=limit, quick=quick, tries=tries), (_again(result, why, pause, limit),)
-
-
-def _wanted_again(rule: Rule, why: str, result: str) -> bool:
-    if why not in {"", "oom-kill"}:
-        return why in RESTARTS
-    if result in {"oom-kill", "host-oom"}:
-        return rule.on_oom == "restart" if result == "oom-kill" else rule.restart != "no"
-    return not why and (rule.restart == "always" or (rule.restart == "on-failure" and result != "success"))
 
 
 def _again(result: str, why: str, pause: float, limit: int | None) -> Tell:
@@ -266,6 +260,13 @@ def _raised(state: State, limit: int | None, by: str) -> Step:
     if isinstance(held, Paused) and held.by == "limit" and more:
         return replace(changed, phase=_awake(state)), (*setting, Thaw(), Tell("resumed", f"goes on: raised by {by}"))
     return changed, setting
+
+
+def _given(state: State) -> Step:
+    """It has more already. What was decided about it meanwhile stays as it is."""
+    if not isinstance(state.phase, Running | Draining):
+        return state, ()
+    return state, (Tell("paused", "is at its limit"), Tell("resumed", "goes on: raised by rule"))
 
 
 def _awake(state: State) -> Phase:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from memrun import ahead, deeds, events, gauges, hooks, machine, news, policy, states, watch
+from memrun.cgroup import Order
 from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
 from memrun.record import Attempts
@@ -53,6 +54,9 @@ class Run:
         self._listening: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._failure: MemrunError | None = None
+        self._answer: events.Event | None = None  # of the machine's, to what has just been asked
+        self._short: int | None = None  # the limit that the machine, asked in a hurry, has not got
+        self.preparing: Group | None = None  # whose next raises are being prepared
         self._begun = False
         self.heard: Heard | None = None  # news of the current attempt's group that is known already
         self._settled = False  # nothing of the current attempt is left, and its descriptors are closed
@@ -70,6 +74,15 @@ class Run:
     def send(self, event: events.Event) -> None:
         """Put an event into the mailbox."""
         self._send.send_nowait(event)
+
+    def heed(self, event: events.Event) -> None:
+        """The same; but what cannot wait for the hand to wake up is acted upon at once, if nothing else has come before it. That it was raised is
+        known at once in any case: nobody is to decide as if that had not been."""
+        urgent = isinstance(event, events.OomKilled | events.Reached) and not self._mail.statistics().current_buffer_used
+        if self.alive and (urgent or isinstance(event, events.Raised)):
+            self.command(event)
+        else:
+            self.send(event)
 
     def command(self, event: events.Event) -> None:
         """One event from outside, acted upon before this returns."""
@@ -180,7 +193,16 @@ class Run:
         return events.Rang(trio.current_time())
 
     def step(self, event: events.Event) -> None:
-        """One event, now. For the hand itself, and for who must know at once what came of a command."""
+        """One event, now, and what the machine has answered to it. For the hand itself, and for who must know at once what came of a command."""
+        self._take(event)
+        while (answer := self._answer) is not None:
+            self._answer = None
+            self._take(answer)
+        self._arm()
+
+    def _take(self, event: events.Event) -> None:
+        if isinstance(event, events.Raised) and self.alive:
+            self._was_raised(event)
         if self.hear is not None:
             self.hear(event)
         if isinstance(event, events.OomKilled) and self.alive:  # told late, it finds an attempt that is over
@@ -251,9 +273,17 @@ class Run:
     def _set_limit(self, limit: int | None, by: str) -> None:
         before = self.attempt.group.limit
         after = self.attempt.group.set_limit(limit)
+        self._look_at_the_wire()
+        self._note_raise(before, after, by)
+
+    def _was_raised(self, event: events.Raised) -> None:
+        """That it was held in the meantime, at its limit, is what is to be supposed: from when it was heard until now."""
+        self._held_for += trio.current_time() - event.at
+        self._note_raise(event.before, event.limit, "rule")
+
+    def _note_raise(self, before: int | None, after: int | None, by: str) -> None:
         self.beside(ahead.prepare)
         self.move_marks()
-        self._look_at_the_wire()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
         if before is not None and (after is None or after > before):
             self.hooks.fire("raised", f"from {before} to {'infinity' if after is None else after} by {by}")
@@ -266,9 +296,25 @@ class Run:
             self._listening.cancel()
 
     def _ask(self, limit: int) -> None:
-        now = self.attempt.group.limit or 0
-        enough = limit - now <= machine.room(self.site)
-        self.send(events.Granted(trio.current_time(), limit) if enough else events.Denied(trio.current_time()))
+        short, self._short = self._short, None
+        enough = limit != short and self._has_room(limit)
+        pages = limit // ahead.PAGE * ahead.PAGE  # the kernel has no more
+        self._answer = events.Granted(trio.current_time(), pages) if enough else events.Denied(trio.current_time())
+
+    def _has_room(self, limit: int) -> bool:
+        return limit - (self.attempt.group.limit or 0) <= machine.room(self.site)
+
+    def _may(self, limit: int) -> bool:
+        """The machine is asked in the middle of a look at the group; what it has not got now is not asked for again in the next moment."""
+        enough = self._has_room(limit)
+        self._short = None if enough else limit
+        return enough
+
+    def _arm(self) -> None:
+        """The policy's next raise, to be done by whoever sees that it is time. In a batch the memory for it is not ours to take."""
+        if self.alive and self.usher is None:
+            limit = policy.foreseen(self.rule, self.state)
+            self.attempt.group.arm(None if limit is None else Order(limit, partial(self._may, limit)))
 
     def _settle(self, why: str) -> None:
         if self._watching is not None:
@@ -339,7 +385,7 @@ async def _watch(scope: trio.CancelScope, run: Run) -> None:
         async with trio.open_nursery() as nursery:
             if not run.state.gone:
                 nursery.start_soon(run.attend, watch.exit_of, attempt.child, attempt.group, run.send)
-            nursery.start_soon(run.attend, watch.group, attempt.group, run.send, run.heard)
+            nursery.start_soon(run.attend, watch.group, attempt.group, run.heed, run.heard)
             nursery.start_soon(ahead.prepare, run)
             if run.spec.at:
                 nursery.start_soon(run.attend, run.listen_to_marks, attempt.group)

@@ -80,15 +80,19 @@ if TYPE_CHECKING:
         def reflex(self) -> bool:
             """Whether a group that is to be held is at its limit; if so it is being frozen. Takes no news away from `hear`."""
 
+        def arm(self, order: Order | None) -> None:
+            """What `hear` is to do when it finds the job at its limit; None: hold it there. Obeyed once, and void after any other set_limit.
+            Where no kernel keeps the books it has been stopped by then, and stays so."""
+
         def reclaim(self, size: int | None) -> None:
             """Squeeze out what can be had, or `size` bytes of it. Takes its time: to be called aside."""
 
         def tune(self, key: str, value: int | None) -> None:
             """Change 'soft', 'swap' (bytes) or 'swappiness' while it runs."""
 
-        def foresee(self, limit: int) -> tuple[Callable[[], None], Callable[[], None]] | None:
-            """What would hold up a raise to this limit, for a forked copy of ours to do beforehand, and what to call when it has
-            done it; None: nothing would."""
+        def foresee(self, limits: tuple[int, ...]) -> tuple[Callable[[], None], Callable[[], None]] | None:
+            """What would hold up raises to these limits, one after the other, for a forked copy of ours to do beforehand, and what to call
+            when it has done it, after which there may be more; None: nothing would, as yet."""
 
         def found_held(self) -> None:
             """Somebody else's reflex (a forked copy of ours) holds it: news for `hear`."""
@@ -128,6 +132,15 @@ if TYPE_CHECKING:
 
         def end(self) -> bool:
             """Remove the directories; False while something is in them."""
+
+
+class Order:
+    """A raise that was decided before the job needs it: to `limit`, if `may` says so when it does (has the machine got it?)."""
+
+    __slots__ = ("limit", "may")
+
+    def __init__(self, limit: int, may: Callable[[], bool]) -> None:
+        self.limit, self.may = limit, may
 
 
 class Wish:
@@ -183,12 +196,13 @@ class Tally:
 class Heard:
     """News of a group: counters and states as of now, so that a lost or a doubled wake-up changes nothing."""
 
-    __slots__ = ("at_limit", "frozen", "kills", "own", "populated")
+    __slots__ = ("at_limit", "frozen", "kills", "own", "populated", "raised")
 
     def __init__(self) -> None:
         self.kills = 0
         self.own = 0
         self.at_limit = False  # it has reached its limit since the last look, and is held there
+        self.raised: tuple[int, int] | None = None  # it has been at its limit, the first one, and was given the other one
         self.populated: bool | None = None  # None: this kernel does not say
         self.frozen: bool | None = None
 

@@ -23,7 +23,7 @@ from memrun.errors import GroupError, LimitError, MemrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from memrun.cgroup import Wish
+    from memrun.cgroup import Order, Wish
 
 PAGE = os.sysconf("SC_PAGESIZE")
 ADMITTED_WITHIN = 10.0  # seconds: a sampler that takes longer for that is none
@@ -198,8 +198,11 @@ class Group:
     def tune(self, key: str, value: int | None) -> None:  # noqa: ARG002
         raise LimitError(f"{key} takes a memory group", REMEDY)
 
-    def foresee(self, limit: int) -> None:
+    def foresee(self, limits: tuple[int, ...]) -> None:
         """Nothing would hold up a raise."""
+
+    def arm(self, order: Order | None) -> None:
+        """Whoever samples has stopped it already."""
 
     def found_held(self) -> None:
         self._board["holds"] += 1

@@ -8,7 +8,8 @@ import os
 from memrun.cgroup import tree
 from memrun.cgroup.eventfd import count, listen
 from memrun.cgroup.files import Dir
-from memrun.cgroup.v1group import MEMORY, MEMSW, UNLIMITED, Group
+from memrun.cgroup.limits1 import MEMORY, MEMSW, UNLIMITED
+from memrun.cgroup.v1group import Group
 from memrun.errors import GroupError, NoCgroupError
 
 TYPE_CHECKING = False

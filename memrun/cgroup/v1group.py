@@ -39,9 +39,9 @@ from __future__ import annotations
 import errno
 import os
 
-from memrun.cgroup import NO_FREEZER, Heard, Tally, freezer1, grace, tree
+from memrun.cgroup import NO_FREEZER, Heard, Tally, freezer1, grace, limits1, tree
 from memrun.cgroup.eventfd import count, listen
-from memrun.cgroup.files import Dir, keyed, number, read_again
+from memrun.cgroup.files import Dir, keyed, read_again
 from memrun.cgroup.wire1 import Wire
 from memrun.errors import GroupError, LimitError
 
@@ -50,12 +50,9 @@ if TYPE_CHECKING:
     import select
     from collections.abc import Callable
 
-    from memrun.cgroup import Wish
+    from memrun.cgroup import Order, Wish
     from memrun.cgroup.v1 import Host
 
-PAGE = os.sysconf("SC_PAGESIZE")
-UNLIMITED = ((1 << 63) - 1) // PAGE * PAGE  # what v1 prints for "no limit"
-MEMORY, MEMSW = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 WRITE = os.O_WRONLY | os.O_CLOEXEC
 SMALL_CACHE = 64 << 20
 NEAR = 512 << 10  # what is charged in one go can fail that far below the limit
@@ -74,9 +71,10 @@ class Group:
         self._unified = next((c for c in companions if c.has("cgroup.events")), None)
         self._freezer = next((c for c in companions if c.has("freezer.state")), None)
         self.swap: int | None = 0
-        self._memsw = memory.has(MEMSW)
+        self._memsw = memory.has(limits1.MEMSW)
         self._hold = self._held = self._lent = False
         self._news = False  # held by a look of ours, and not told yet
+        self._order: Order | None = None
         self._wire = Wire(memory)
         self._fds: list[int] = []
         self._oom = -1
@@ -115,7 +113,7 @@ class Group:
 
     def set_limit(self, limit: int | None) -> int | None:
         self._set(limit, fresh=False)
-        self._lent = False
+        self._lent, self._order = False, None
         self._string()
         return self.limit
 
@@ -126,29 +124,13 @@ class Group:
     def wire(self) -> int | None:
         return self._wire.at
 
-    def foresee(self, limit: int) -> tuple[Callable[[], None], Callable[[], None]] | None:
-        return (self._wire.foresee(limit), lambda: self._wire.foreseen(limit)) if self._wire.fd >= 0 else None
+    def foresee(self, limits: tuple[int, ...]) -> tuple[Callable[[], None], Callable[[], None]] | None:
+        return self._wire.foresee(limits) if self._wire.fd >= 0 else None
 
     def _set(self, limit: int | None, *, fresh: bool, lower: bool = False) -> None:
-        """memory <= memsw at every moment, or EINVAL: up from the outer file, down from the inner one."""
-        both = [(MEMORY, limit)]
-        if self._memsw:
-            both.append((MEMSW, None if limit is None or self.swap is None else limit + self.swap))
-        now = UNLIMITED if fresh or self.limit is None else self.limit
-        if not fresh and not lower and (limit is None or limit > now):
-            both.reverse()
-        if not (fresh and limit is None):
-            for file, value in both:
-                self._memory.write(file, str(-1 if value is None else value))
-        self.limit = self._read_back(limit)
-
-    def _read_back(self, asked: int | None) -> int | None:
-        got = number(self._memory.read(MEMORY))
-        effective = None if got is None or got >= UNLIMITED else got
-        wanted = None if asked is None or asked >= UNLIMITED else asked // PAGE * PAGE
-        if effective != wanted:
-            raise LimitError(f"the kernel made {got} of a limit of {asked} bytes in {self.path}")
-        return effective
+        swap = None if limit is None or self.swap is None else limit + self.swap
+        up = not fresh and not lower and (limit is None or (self.limit is not None and limit > self.limit))
+        self.limit = limits1.put(self._memory, limit, (swap,) if self._memsw else (), fresh=fresh, up=up)
 
     def usage(self) -> int:
         return int(self._memory.read("memory.usage_in_bytes"))
@@ -212,7 +194,7 @@ class Group:
     def hear(self) -> Heard:
         heard = Heard()
         self._own += count(self._oom)
-        self.reflex()
+        heard.raised = self._look(self._order)
         heard.at_limit, self._news = self._news, False
         heard.kills = keyed(self._memory.read("memory.oom_control")).get("oom_kill", 0)
         heard.own = self._own
@@ -222,24 +204,42 @@ class Group:
         return heard
 
     def reflex(self) -> bool:
-        """Frozen first and asked afterwards: the wire fires once, on its way up, and a job charges 4 MB in a millisecond."""
+        self._look(None)
+        return self._held
+
+    def arm(self, order: Order | None) -> None:
+        self._order = order
+
+    def _look(self, order: Order | None) -> tuple[int, int] | None:
+        """Frozen first and asked afterwards: the wire fires once, on its way up, and a job charges 4 MB in a millisecond. But where it is to
+        be given more, that is as quickly done as a freeze (0.1 ms, 0.2 ms), and the job need not stop at all."""
         if not self._hold or self._held or self._lent:
-            return self._held
-        if tripped := self._wire.tripped():
+            return None
+        tripped, raised = self._wire.tripped(), None
+        if order is not None and (self._parked() or self._needs_it()):
+            raised = self._obey(order)
+        if tripped and raised is None:
             self._hold_now()
         if self._parked() or self._needs_it():
-            if not tripped:
+            if not self._held:
                 self._hold_now()
             self._news = True
-        elif tripped:
+        elif self._held:
             self.thaw()  # page cache: the kernel will have it back
-        return self._held
+        return raised
+
+    def _obey(self, order: Order) -> tuple[int, int] | None:
+        """Not where the job would run without a wire until it has one."""
+        before = self.limit
+        if before is None or not (self.wire is None or self._wire.foresees(order.limit)) or not order.may():
+            return None
+        after = self.set_limit(order.limit)
+        return None if after is None else (before, after)
 
     def _parked(self) -> bool:
         """Whether somebody is parked at the limit as it is now. Who was parked when it was raised says so until he has run, which he
         cannot before we sleep where there is one processor (and we are ahead of everybody: see guard.hurry)."""
-        under_oom = keyed(self._memory.read("memory.oom_control")).get("under_oom", 0) > 0
-        return under_oom and self.limit is not None and self.usage() + self.swapped() + NEAR >= self.limit
+        return self._is_parked() and self.limit is not None and self.usage() + self.swapped() + NEAR >= self.limit
 
     def _needs_it(self) -> bool:
         if self.wire is None or self.limit is None:
@@ -332,7 +332,7 @@ class Group:
             )
         kept = self.limit
         try:
-            self._set(max(PAGE, self.usage() - size), fresh=False, lower=True)
+            self._set(max(limits1.PAGE, self.usage() - size), fresh=False, lower=True)
         except GroupError as e:
             if e.errno != errno.EBUSY:
                 raise

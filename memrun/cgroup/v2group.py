@@ -36,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
 
-    from memrun.cgroup import Wish
+    from memrun.cgroup import Order, Wish
     from memrun.cgroup.v2 import Host
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -64,6 +64,7 @@ class Group:
         self._held = False
         self._news = False  # held by a look of ours, and not told yet
         self._lent = False
+        self._order: Order | None = None
         self._fds: list[int] = []
         self._epoll: select.epoll | None = None
         self._events = leaf.open("memory.events")
@@ -104,7 +105,7 @@ class Group:
         self._write_max(limit)
         if not lower:
             self._string(limit)
-        self._lent = False
+        self._lent, self._order = False, None
         self.limit = None if limit is None else limit // PAGE * PAGE
         return self.limit
 
@@ -177,7 +178,7 @@ class Group:
 
     def hear(self) -> Heard:
         heard = Heard()
-        self._look(keyed(self._read(self._events)))
+        heard.raised = self._look(keyed(self._read(self._events)), self._order)
         heard.at_limit, self._news = self._news, False
         events, states = keyed(self._read(self._events)), keyed(self._read(self._states))
         heard.kills, heard.own = self._kills(events), events.get("oom", 0)
@@ -192,22 +193,44 @@ class Group:
         return kills
 
     def reflex(self) -> bool:
-        return self._look(keyed(self._leaf.read("memory.events")))
+        self._look(keyed(self._leaf.read("memory.events")), None)
+        return self._held
 
-    def _look(self, events: dict[str, int]) -> bool:
-        """At its limit? Then it is frozen here and now: every millisecond later is memory charged beyond the wire."""
+    def arm(self, order: Order | None) -> None:
+        self._order = order
+
+    def _look(self, events: dict[str, int], order: Order | None) -> tuple[int, int] | None:
+        """At its limit? Then it is given more here and now, or frozen: every millisecond later is memory charged beyond the wire."""
         if not self._hold or self._held or self._lent:
-            return self._held
+            return None
         touched = (events.get("high", 0), events.get("oom", 0))
         before, self._touched = self._touched, touched
         if touched == before or self.wire is None:
-            return False
+            return None
+        raised = None
         if self._bare and self._near:
             self._held = self._looked_into_frozen(failed=touched[1] > before[1])
+            raised = self._obey(order) if self._held else None
+            if raised is not None:
+                self.thaw()
         elif touched[1] > before[1] or self._is_need():
-            self.freeze()
+            raised = self._obey(order)
+            if raised is None:
+                self.freeze()
         self._news = self._news or self._held
-        return self._held
+        return raised
+
+    def _obey(self, order: Order | None) -> tuple[int, int] | None:
+        before = self.limit
+        if order is None or before is None or not order.may():
+            return None
+        after = self.set_limit(order.limit)
+        self._forgive()
+        return None if after is None else (before, after)
+
+    def _forgive(self) -> None:
+        """What failed until now, failed at the limit of then (and a guard's count of it was not ours)."""
+        self._touched = (self._touched[0], keyed(self._leaf.read("memory.events")).get("oom", 0))
 
     def _is_need(self) -> bool:
         """Whether what has passed the wire is memory that it needs, and not page cache, nor what the kernel is about to swap out, as it may."""
@@ -234,7 +257,7 @@ class Group:
                 self._leaf.write(FREEZE, "0")
         return held
 
-    def foresee(self, limit: int) -> None: ...  # nothing would hold up a raise
+    def foresee(self, limits: tuple[int, ...]) -> None: ...  # nothing would hold up a raise
 
     def found_held(self) -> None:
         self._held = self._news = True
@@ -256,8 +279,8 @@ class Group:
         if not self._leaf.has(FREEZE):  # a group that is gone holds nobody
             self._held = False
             return
-        if self._held:  # what failed until now, failed at the limit of then (and a guard's count of it was not ours)
-            self._touched = (self._touched[0], keyed(self._leaf.read("memory.events")).get("oom", 0))
+        if self._held:
+            self._forgive()
         self._held = False
         self._leaf.write(FREEZE, "0")
 

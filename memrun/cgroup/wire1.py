@@ -1,8 +1,9 @@
 """A v1 job's trip wire: a usage threshold a little below its limit, heard through an eventfd.
 
 To register one waits for the kernel's RCU (36 ms in the median of 60 on two busy CPUs, 113 at most), and a job that was raised must not
-run without one for so long. So where the next raise is foreseen its wire is strung beforehand, by a forked copy of ours that
-may wait: an eventfd is the same one in both, and the registration lasts until the last of them is closed.
+run without one for so long. So where raises are foreseen their wires are strung beforehand, by a forked copy of ours that
+may wait: an eventfd is the same one in both, and the registration lasts until the last of them is closed. Several raises, because a job
+that has doubled its limit once may do so again in less time than that.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ EPOLLIN = 0x1  # select's, which most runs load only when their command runs
 
 
 class Wire:
-    """The wire as it is now, and the next one."""
+    """The wire as it is now, and those that come next."""
 
-    __slots__ = ("_coming", "_epoll", "_group", "_next", "at", "fd")
+    __slots__ = ("_begun", "_coming", "_epoll", "_group", "at", "fd")
 
     def __init__(self, group: Dir) -> None:
         self._group = group
         self.at: int | None = None
         self.fd = -1
-        self._next, self._coming = -1, 0  # eventfd of the next one, and its limit once it is strung
+        self._coming: dict[int, int] = {}  # limit: eventfd, of those that are strung
+        self._begun: dict[int, int] = {}  # and of those that are being strung
         self._epoll: select.epoll | None = None
 
     def string(self, limit: int | None) -> None:
@@ -52,23 +54,39 @@ class Wire:
             os.close(before)
 
     def _taken(self, limit: int) -> int:
-        fd = self._next if limit == self._coming else -1
-        if fd >= 0:
-            self._next = -1
-            count(fd)
-        self._drop()
+        """Those for less are of no use any more, nor are those that were foreseen from another limit: `foresee` will drop them."""
+        fd = self._coming.pop(limit, -1)
+        count(fd)
         return fd
 
-    def foresee(self, limit: int) -> Callable[[], None]:
-        """What a copy of ours is to do for a raise to this limit; `foreseen` when it has."""
-        self._drop()
-        fd = self._next = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        limit = limit // PAGE * PAGE
-        return lambda: register(self._group, fd, FILE, str(limit - steep_gap(limit)))
+    def foresees(self, limit: int) -> bool:
+        """Whether there would be a wire at once."""
+        return limit // PAGE * PAGE in self._coming
 
-    def foreseen(self, limit: int) -> None:
-        if self._next >= 0:
-            self._coming = limit // PAGE * PAGE
+    def foresee(self, limits: tuple[int, ...]) -> tuple[Callable[[], None], Callable[[], None]] | None:
+        """What a copy of ours is to do for raises to these limits, and what to call when it has. The next one first, alone; the others, whose
+        turn comes later, when half of them are wanted: each copy is a fork."""
+        wanted = [limit // PAGE * PAGE for limit in limits]
+        for limit in [limit for limit in self._coming if limit not in wanted]:
+            os.close(self._coming.pop(limit))
+        self._drop(self._begun)
+        missing = [limit for limit in wanted if limit not in self._coming]
+        if missing and missing[0] == wanted[0]:
+            del missing[1:]
+        elif 2 * len(missing) < len(wanted):
+            return None
+        if not missing:
+            return None
+        begun = self._begun = {limit: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for limit in missing}
+        return lambda: self._register(begun), self._foreseen
+
+    def _register(self, fds: dict[int, int]) -> None:
+        for limit, fd in fds.items():
+            register(self._group, fd, FILE, str(limit - steep_gap(limit)))
+
+    def _foreseen(self) -> None:
+        self._coming |= self._begun
+        self._begun = {}
 
     def listen_by(self, epoll: select.epoll) -> None:
         """Who is to hear of it, of this wire and of those that follow."""
@@ -80,14 +98,15 @@ class Wire:
         """Whether it was since the last look."""
         return count(self.fd) > 0
 
-    def _drop(self) -> None:
-        fd, self._next, self._coming = self._next, -1, 0
-        if fd >= 0:
+    def _drop(self, fds: dict[int, int]) -> None:
+        for fd in fds.values():
             os.close(fd)
+        fds.clear()
 
     def close(self) -> None:
         self._epoll = None
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-        self._drop()
+        self._drop(self._coming)
+        self._drop(self._begun)

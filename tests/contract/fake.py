@@ -20,7 +20,7 @@ from memrun.errors import GroupError, LimitError
 
 if TYPE_CHECKING:
     from memrun import cgroup
-    from memrun.cgroup import Wish
+    from memrun.cgroup import Order, Wish
 
 PAGE = os.sysconf("SC_PAGESIZE")
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -91,6 +91,7 @@ class Group:
         self._epoll = select.epoll()
         self._epoll.register(self._news, select.EPOLLIN)
         self._frozen = self._held = self._told = False
+        self._order: Order | None = None
         self._wanted: dict[int, int] = {}  # pid -> bytes that it is held for
         self._peak = self._kills = self._own = self._hits = 0
 
@@ -101,6 +102,7 @@ class Group:
         if limit is not None and limit < 0:
             raise GroupError("write", f"{self.path}/limit", 22, str(limit))
         self.limit = None if limit is None else limit // PAGE * PAGE
+        self._order = None
         return self.limit
 
     def charge(self, pid: int, size: int) -> bool:
@@ -157,6 +159,10 @@ class Group:
         with contextlib.suppress(BlockingIOError):  # other news than a kill
             os.eventfd_read(self._news)
         heard.populated = self.alive()
+        order, before = self._order, self.limit
+        if self._told and order is not None and before is not None and order.may():
+            heard.raised, self._told = (before, self.set_limit(order.limit) or 0), False
+            self.thaw()
         heard.at_limit, self._told = self._told, False
         heard.kills, heard.own, heard.frozen = self._kills, self._own, self._frozen
         return heard
@@ -194,8 +200,11 @@ class Group:
         if key not in {"soft", "swap", "swappiness"}:
             raise LimitError(f"there is no {key}")
 
-    def foresee(self, limit: int) -> None:
+    def foresee(self, limits: tuple[int, ...]) -> None:
         """Nothing would hold up a raise."""
+
+    def arm(self, order: Order | None) -> None:
+        self._order = order
 
     def found_held(self) -> None:
         self._held = self._told = True

@@ -16,7 +16,7 @@ import pytest
 from contract import fake
 
 from memrun import cgroup, launch
-from memrun.cgroup import Wish, sampled, v1group, v2group
+from memrun.cgroup import Order, Wish, limits1, sampled, v2group
 from memrun.errors import GroupError, LimitError, MemrunError
 
 if TYPE_CHECKING:
@@ -141,6 +141,13 @@ def quiet(group: Group) -> bool:
         if not ready(group.notice_fd(), 0.05):
             return True
     return False
+
+
+def prepared(group: Group, limit: int) -> None:
+    """What would hold up a raise to this limit is done."""
+    while (work := group.foresee((limit,))) is not None:
+        for act in work:
+            act()
 
 
 def open_files() -> list[str]:
@@ -273,7 +280,7 @@ class TestCreation:
         if kind == "fake":
             pytest.skip("there is no kernel in it that could say something else")
         before = open_files()
-        monkeypatch.setattr(v1group if kind == "v1" else v2group, "number", lambda _: 12345)
+        monkeypatch.setattr(limits1 if kind == "v1" else v2group, "number", lambda _: 12345)
         with pytest.raises(LimitError, match="12345"):
             host.create("job.1", Wish(8 * M))
         assert open_files() == before
@@ -493,6 +500,47 @@ class TestHolding:
         assert group.hear().at_limit
         assert not group.hear().at_limit
         group.thaw()
+
+    @exact
+    def test_what_was_ordered_beforehand_is_done_instead(self, places):
+        """Given more by the look that finds it at its limit, if that may be; it goes on by itself, and an order is obeyed once."""
+        group = places.group(self.LIMIT, hold=True)
+        child = places.child(group)
+        assert quiet(group)
+        prepared(group, self.MORE)
+        group.arm(Order(self.MORE, lambda: True))
+        child.want(self.WANTED)
+        raised = []
+        assert until(lambda: raised.append(group.hear().raised) or raised[-1], group.notice_fd())
+        assert raised[-1] == (self.LIMIT, self.MORE)
+        assert child.hear() == {"ate": self.WANTED}
+        assert group.limit == group.tally().limit == self.MORE
+        assert not group.hear().at_limit
+        assert not group.reflex()
+        child.want(self.MORE)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        assert group.tally().kills == 0
+
+    def test_what_was_ordered_and_may_not_be_holds_it(self, places):
+        group = places.group(self.LIMIT, hold=True)
+        child = places.child(group)
+        assert quiet(group)
+        prepared(group, self.MORE)
+        group.arm(Order(self.MORE, lambda: False))
+        child.want(self.WANTED)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        assert group.limit == self.LIMIT
+        assert group.pids() == [child.pid]
+
+    def test_an_order_is_void_after_another_raise(self, places):
+        group = places.group(16 * M, hold=True)
+        child = places.child(group)
+        assert quiet(group)
+        group.arm(Order(self.MORE, lambda: True))
+        group.set_limit(self.LIMIT)
+        child.want(self.WANTED)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        assert group.limit == self.LIMIT
 
     def test_killed_while_it_is_held(self, places):
         group, child = self.held(places)

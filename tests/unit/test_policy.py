@@ -41,6 +41,7 @@ from memrun.events import (
     PauseAsked,
     Pressed,
     RaiseAsked,
+    Raised,
     Rang,
     Reached,
     RestartAsked,
@@ -165,7 +166,7 @@ def possible(rule: Rule, state: State, world: World) -> Iterator[tuple[Event, Wo
     else:
         yield from asked(rule, world)
         if world.group:
-            yield from noticed(rule, world)
+            yield from noticed(rule, state, world)
         due = alarm(state)
         for late in (0.0, 3.0) if due is not None else ():
             at = max(0.0, due) + late
@@ -213,7 +214,7 @@ def asked(rule: Rule, world: World) -> Iterator[tuple[Event, World]]:
         yield event, world
 
 
-def noticed(rule: Rule, world: World) -> Iterator[tuple[Event, World]]:
+def noticed(rule: Rule, state: State, world: World) -> Iterator[tuple[Event, World]]:
     """What a group does, and what is seen of it; also late, and twice."""
     if world.alive:
         for left in (False, True) if world.others else (False,):
@@ -224,6 +225,10 @@ def noticed(rule: Rule, world: World) -> Iterator[tuple[Event, World]]:
     yield OomKilled(0.0), caused(world, "oom-kill" if rule.oom_group else "")  # it is a look at a counter
     if rule.on_oom == "pause":
         yield Reached(0.0), world._replace(held=not world.killed)
+    if (more := policy.foreseen(rule, state)) is not None:  # done by whoever sees that it is time, and heard at once
+        assert not any((world.held, world.ending, world.stopped)), "a raise is foreseen for who must not have it"
+        check_limit(rule, world.limit, more)
+        yield Raised(0.0, world.limit, more), world._replace(limit=more)
     if world.wanted is not None:
         yield Granted(0.0, world.wanted), world._replace(wanted=None)
         yield Denied(0.0), world._replace(wanted=None, denied=world.hold == "limit")
@@ -396,6 +401,8 @@ def check_asked(node: Node, event: Event, decisions: tuple[Decision, ...], world
         )
     if isinstance(event, Reached) and node.world.lent and not node.world.killed:
         assert Kill() in decisions, "what it was lent to end by itself was not enough, and is lent again"
+    if isinstance(event, Raised):
+        assert [type(d) for d in decisions] == [Tell, Tell], "what was done already is to be told, and nothing else"
     if isinstance(before, LIVING):
         assert not isinstance(event, PauseAsked) or world.held
         assert not isinstance(event, ResumeAsked) or not world.held
@@ -668,6 +675,7 @@ STOPS = [TERM, Lend(), Thaw()]
         (HOLD, [RaiseAsked(2.0, None)], [*STUCK, SetLimit(None, "user"), *AWAKENED]),
         (HOLD, [RaiseAsked(2.0, 50)], [*STUCK, SetLimit(50, "user")]),
         (HOLD, [Granted(2.0, 200)], [*STUCK, SetLimit(200, "rule"), *AWAKENED]),
+        (HOLD, [Granted(2.0, 200), Raised(3.0, 200, 400)], [*STUCK, SetLimit(200, "rule"), *AWAKENED, "paused", "resumed"]),
         (HOLD, [Granted(2.0, 200), Reached(3.0)], [*STUCK, SetLimit(200, "rule"), *AWAKENED, *STUCK[:2], Ask(400)]),
         (HOLD, [RaiseAsked(2.0, 300), Granted(2.0, 200)], [*STUCK, SetLimit(300, "user"), *AWAKENED]),
         (HOLD, [Denied(2.0), Rang(2.9)], [*STUCK, "denied"]),
@@ -880,6 +888,21 @@ def test_delays_double_from_the_half_to_the_whole_of_it(jitter):
         full = min(60.0, 2.0**n)
         assert full / 2 <= delay <= full
     assert len(set(delays[10:])) > 25, "all at the same time"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_foreseen_is_what_would_have_been_decided(name):
+    """Reached and Granted, or Raised: the same limit in the end, and the same phase."""
+    rule = RULES[name]
+    for state, world in explore(rule, 3):
+        more = policy.foreseen(rule, state)
+        if not world.group:
+            continue
+        held, decisions = step(rule, state, Reached(0.0))
+        if isinstance(state.phase, AWAKE) and not state.stopped:
+            assert [d.limit for d in decisions if isinstance(d, Ask)] == ([] if more is None else [more])
+        if more is not None:
+            assert step(rule, held, Granted(0.0, more))[0] == step(rule, state, Raised(0.0, state.limit, more))[0]
 
 
 def test_growth_of_limits():

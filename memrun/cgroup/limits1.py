@@ -1,0 +1,37 @@
+"""v1's two limits: memory alone, and memory with swap (memsw), where the kernel counts swap."""
+
+from __future__ import annotations
+
+import os
+
+from memrun.cgroup.files import number
+from memrun.errors import LimitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.cgroup.files import Dir
+
+PAGE = os.sysconf("SC_PAGESIZE")
+UNLIMITED = ((1 << 63) - 1) // PAGE * PAGE  # what v1 prints for "no limit"
+MEMORY, MEMSW = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+
+
+def put(group: Dir, limit: int | None, memsw: tuple[int | None, ...], *, fresh: bool, up: bool) -> int | None:
+    """Set both (`memsw` empty: there is none), and read the first one back: bytes, None is infinity. `fresh`: nothing was set yet; `up`: it is more
+    than before. memory <= memsw at every moment, or EINVAL: up from the outer file, down from the inner one."""
+    both = [(MEMORY, limit), *((MEMSW, value) for value in memsw)]
+    if up:
+        both.reverse()
+    if not (fresh and limit is None):
+        for file, value in both:
+            group.write(file, str(-1 if value is None else value))
+    return _read_back(group, limit)
+
+
+def _read_back(group: Dir, asked: int | None) -> int | None:
+    got = number(group.read(MEMORY))
+    effective = None if got is None or got >= UNLIMITED else got
+    wanted = None if asked is None or asked >= UNLIMITED else asked // PAGE * PAGE
+    if effective != wanted:
+        raise LimitError(f"the kernel made {got} of a limit of {asked} bytes in {group.path}")
+    return effective
