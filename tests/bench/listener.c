@@ -38,10 +38,10 @@ static void limit(const char *file, long long bytes)
     put(file, text);
 }
 
-static void limit_v2(long long bytes)
+static void limit_v2(long long bytes, int wire)
 {
     limit("memory.max", bytes);
-    limit("memory.high", bytes - bytes / 20);
+    if (wire) limit("memory.high", bytes - bytes / 20); /* else the job crawls there, instead of being killed */
 }
 
 static int events_v2(int fd) /* they are news until they are read */
@@ -75,7 +75,7 @@ int main(int argc, char **argv)
     group = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int v2 = faccessat(group, "memory.max", F_OK, 0) == 0, oom;
     if (v2) {
-        limit_v2(bytes);
+        limit_v2(bytes, raise_it);
         put("memory.swap.max", "0");
         put("memory.oom.group", "1");
         oom = openat(group, "memory.events", O_RDONLY | O_CLOEXEC);
@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     while (epoll_wait(ep, &now, 1, -1) == 1 && now.data.fd == oom) {
         if (v2 ? !events_v2(oom) : read(oom, &count, sizeof count) != sizeof count) return 1;
         if (raise_it && v2) {
-            limit_v2(bytes = bytes * percent / 100);
+            limit_v2(bytes = bytes * percent / 100, 1);
         } else if (raise_it) {
             bytes = bytes * percent / 100;
             limit("memory.memsw.limit_in_bytes", bytes);

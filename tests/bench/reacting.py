@@ -21,10 +21,11 @@ from ruler import MEMRUN, SCRATCH, Busy, built, clock, line, memory_group, quant
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMIT, PERCENT, END = 24 << 20, 110, 480
+LIMIT, PERCENT = 24 << 20, 110
+END = min(480, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGESIZE") // 2 >> 20)  # MiB: a guest may have little
 SHORT = 20  # microseconds
 SLACK = 2 << 20  # what the job uses beside what it touches, and what the CPUs have charged for it in advance
-RUNS = 3  # of 32 raises each
+RUNS = 3  # of 32 raises each, where there is memory for them
 KILLS = 20
 READY, KILLER_READY = 0.4, 0.25  # seconds until a launcher waits in whatever way it waits, for a raise and for a kill
 
