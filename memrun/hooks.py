@@ -111,7 +111,9 @@ class Hooks:
                 self.fire("pressure", self._run.rule.pressures[index].about)
         for decision in decisions:
             if isinstance(decision, events.Tell) and decision.event in {"paused", "resumed"}:
-                self.fire(decision.event, decision.text)
+                # A raise at once: it is told of a limit that is another by now.
+                limit = event.before if isinstance(event, events.Raised) and decision.event == "paused" else None
+                self.fire(decision.event, decision.text, limit=limit)
             elif isinstance(decision, events.Finish) and self._run.record is not None:
                 self.fire("finished", report.summary(self._run.record))
 
@@ -121,18 +123,19 @@ class Hooks:
             self._killed = attempt
             self.fire("oom", "the kernel has killed for lack of memory")
 
-    def fire(self, word: str, text: str) -> None:
-        """One of options' EVENTS."""
+    def fire(self, word: str, text: str, *, limit: int | None = None) -> None:
+        """One of options' EVENTS. `limit`: what it was then, where that is not what it is."""
         for event, command in self._run.spec.on_event:
             if event == word:
-                self.execute(command, word, text, surely=word == "finished")
+                self.execute(command, word, text, surely=word == "finished", limit=limit)
 
-    def execute(self, command: str, event: str, text: str, *, surely: bool = False) -> None:
+    def execute(self, command: str, event: str, text: str, *, surely: bool = False, limit: int | None = None) -> None:
         """This command, told of that."""
         if self.pool is not None:
-            self.pool.start(
-                command, {**_facts(self._run, over=surely), "MEMRUN_EVENT": event, "MEMRUN_TEXT": text}, self._say, surely=surely
-            )
+            facts = {**_facts(self._run, over=surely), "MEMRUN_EVENT": event, "MEMRUN_TEXT": text}
+            if limit is not None:
+                facts["MEMRUN_LIMIT"] = str(limit)
+            self.pool.start(command, facts, self._say, surely=surely)
 
     def _say(self, text: str) -> None:
         if self._run.hear is not None:

@@ -94,6 +94,18 @@ def test_held_and_raised(memrun, hog, told):
     ]
 
 
+def test_raised_before_it_is_held(memrun, hog, told):
+    """It climbs so slowly that each raise has been prepared, and is told of in the same way."""
+    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "4", "-q", "--name", told.name]
+    done = memrun(*words, *told.on("paused", "raised", "resumed"), "--", hog, "step", "1000", "30", "30")
+    assert done.returncode == 0, done.stderr
+    assert sorted(told()) == [
+        f"paused {told.name} 1 {20 << 20}  ",
+        f"raised {told.name} 1 {80 << 20}  ",
+        f"resumed {told.name} 1 {80 << 20}  ",
+    ]
+
+
 def test_a_threshold(memrun, hog, told):
     done = memrun(
         "--limit",
