@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from memrun.cgroup import detect
+from memrun.cgroup import detect, tree
 from memrun.cgroup.files import Dir
 from memrun.errors import GroupError
 
 
-def let_go(pid: int) -> None:
+def let_die(freezer: Dir | None, pids: list[int]) -> None:
+    """SIGKILL waits for the thaw: in the job's own group, in those that it made there, and wherever else it froze who is to die."""
+    if freezer is not None:
+        for group in tree.walk(freezer):
+            _thaw(group)
+    for pid in pids:
+        _let_go(pid)
+
+
+def _let_go(pid: int) -> None:
     """A job (as root) may have frozen a process in a v1 freezer group elsewhere, where SIGKILL waits for the thaw."""
     theirs, ours = detect.own(pid).get("freezer"), detect.own().get("freezer")
     freezer = detect.look().freezer if theirs is not None and theirs != ours else None
@@ -17,11 +26,11 @@ def let_go(pid: int) -> None:
         group = Dir(freezer.removesuffix(ours.rstrip("/")) + theirs)
     except GroupError:
         return
-    thaw(group)
+    _thaw(group)
     group.close()
 
 
-def thaw(group: Dir) -> None:
+def _thaw(group: Dir) -> None:
     """Let a v1 freezer group run."""
     try:
         group.write("freezer.state", "THAWED")

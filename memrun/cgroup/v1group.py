@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memrun.cgroup import Order, Wish
+    from memrun.cgroup.together1 import Together
     from memrun.cgroup.v1 import Host
 
 WRITE = os.O_WRONLY | os.O_CLOEXEC
-SMALL_CACHE = 64 << 20
 NEAR = 512 << 10  # what is charged in one go can fail that far below the limit
 
 
@@ -76,6 +76,8 @@ class Group:
         self._news = False  # held by a look of ours, and not told yet
         self._order: Order | None = None
         self._wire = Wire(memory)
+        self._all = False  # are to be killed where one is
+        self._together: Together | None = None
         self._fds: list[int] = []
         self._oom = -1
         self._events = -1  # the companion's cgroup.events
@@ -96,6 +98,7 @@ class Group:
         self._string()
         if self._unified is not None:
             self._events = self._unified.open("cgroup.events")
+            self._all = wish.oom_group and not wish.hold and self._unified.has("cgroup.freeze")
 
     def procs_fds(self, *, alone: bool = False) -> tuple[int, ...]:
         parts = [*self._companions, self._memory]  # memory last: what the child does before that is not charged to it
@@ -148,7 +151,7 @@ class Group:
 
     def tally(self) -> Tally:
         t = Tally()
-        self.hear()
+        self._own += count(self._oom)
         t.limit = self.limit
         t.usage = self.usage()
         t.peak = self.peak()
@@ -189,6 +192,10 @@ class Group:
                 self._epoll.register(self._oom, select.EPOLLIN)
             if self._events >= 0:
                 self._epoll.register(self._events, select.EPOLLPRI)
+            if self._all and self._unified is not None:
+                from memrun.cgroup.together1 import Together  # the job runs by now
+
+                self._together = Together(self._unified)
         return self._epoll.fileno()
 
     def hear(self) -> Heard:
@@ -197,6 +204,8 @@ class Group:
         heard.raised = self._look(self._order)
         heard.at_limit, self._news = self._news, False
         heard.kills = keyed(self._memory.read("memory.oom_control")).get("oom_kill", 0)
+        if self._together is not None and not self._held:
+            self._together.look(heard.kills, self._own - self._host.outer())
         heard.own = self._own
         if self._events >= 0:
             states = keyed(read_again(self._events, f"{self.path}: cgroup.events beside it"))
@@ -267,6 +276,8 @@ class Group:
 
     def _hold_now(self) -> bool:
         self._held = True
+        if self._together is not None:
+            self._together.over()
         return self.can_freeze() and self._freeze_now()
 
     def _freeze_now(self) -> bool:
@@ -282,6 +293,8 @@ class Group:
 
     def thaw(self) -> None:
         self._held = False
+        if self._together is not None:
+            self._together.over()
         try:
             if self.can_freeze():
                 self._hold_still(still=False)
@@ -356,11 +369,7 @@ class Group:
             self._freezer.write("freezer.state", "FROZEN")  # held still, no fork gets away
         found = self.pids()
         tree.kill_each(found)
-        if self._freezer is not None:
-            for group in tree.walk(self._freezer):  # SIGKILL waits for the thaw; also in groups that the job made
-                freezer1.thaw(group)
-        for pid in found:
-            freezer1.let_go(pid)
+        freezer1.let_die(self._freezer, found)
 
     def pids(self) -> list[int]:
         found: set[int] = set()
@@ -369,23 +378,13 @@ class Group:
         return sorted(found)
 
     def remove(self) -> bool:
-        self._drop_small_cache()
+        from memrun.cgroup import cache1
+
+        cache1.drop_small(self._memory)
         clean = True
         for run, part in zip(self._host.runs(), (self._memory, *self._companions), strict=True):
             clean = tree.remove(run, part) and clean
         return clean
-
-    def _drop_small_cache(self) -> None:
-        """A removed group stays in the kernel ("dying") for as long as a cached page is charged to it. A little is dropped
-        at once; a lot is left, because somebody may read it again and dropping it takes its time. So does looking for some: the kernel
-        asks every CPU (1 to 6 ms on busy ones), and what is not written to the disk yet is waited for, a tenth of a second at a time, with
-        everybody else of a batch unheard. So it is asked only where there is something, and all of it clean."""
-        try:
-            stat = keyed(self._memory.read("memory.stat"))
-            if 0 < stat.get("cache", 0) <= SMALL_CACHE and not stat.get("dirty", 0) + stat.get("writeback", 0):
-                self._memory.write("memory.force_empty", "0")
-        except GroupError:
-            return
 
     def close(self) -> None:
         self._wire.close()

@@ -425,6 +425,32 @@ class TestNews:
         assert not ready(there.notice_fd(), 0.05)
         assert there.hear().kills == there.tally().kills == there.tally().own == 0
 
+    @pytest.mark.parametrize("kind", [KERNELS[0]], indirect=True)
+    def test_without_a_kill_they_are_held_but_for_a_moment(self, places):
+        """v1 gives notice of an OOM before the kill that may follow it, and somebody may free enough in that very moment."""
+        group = places.group(32 * M)
+        child, fd = places.child(group), group.notice_fd()
+        assert quiet(group)
+        os.eventfd_write(group._oom, 1)
+        assert until(lambda: group.hear().frozen, fd)
+        assert until(lambda: not group.hear().frozen, fd)
+        assert child.eat(M) == {"ate": M}
+        assert (group.hear().kills, group.hear().own) == (0, 1)
+
+    @pytest.mark.parametrize("kind", [KERNELS[0]], indirect=True)
+    def test_those_above_are_no_reason_to_hold(self, places):
+        """The kernel gives notice of an OOM above to all below it."""
+        here, there = places.group(None, "a.1"), places.group(None, "b.1")
+        child = places.child(here)
+        assert quiet(here)
+        assert quiet(there)
+        Path(here.path).parent.joinpath("memory.limit_in_bytes").write_text(str(48 * M))
+        assert child.eat(64 * M) == {}
+        assert ready(there.notice_fd(), PATIENCE)
+        assert not there.hear().frozen
+        assert there.tally().outer >= 1
+        assert there.tally().own == 0
+
 
 class TestHolding:
     """With `hold`, the limit stops a job instead of killing it, and its work is kept."""

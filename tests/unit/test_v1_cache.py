@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from memrun.cgroup.v1group import Group
+from memrun.cgroup.cache1 import drop_small
 
 MIB = 1 << 20
 
@@ -16,8 +16,7 @@ MIB = 1 << 20
     [(0, 0, 0, False), (4096, 0, 0, True), (4096, 4096, 0, False), (4096, 0, 4096, False), (65 * MIB, 0, 0, False)],
 )
 def test_only_a_little_that_is_clean_is_dropped(cache, dirty, writeback, dropped):
-    group, written = Group.__new__(Group), []
+    written = []
     stat = f"cache {cache}\nrss 0\ndirty {dirty}\nwriteback {writeback}\n"
-    group._memory = SimpleNamespace(read={"memory.stat": stat}.get, write=lambda *words: written.append(words))
-    group._drop_small_cache()
+    drop_small(SimpleNamespace(read={"memory.stat": stat}.get, write=lambda *words: written.append(words)))
     assert written == ([("memory.force_empty", "0")] if dropped else [])
