@@ -33,7 +33,12 @@ def long(number: int) -> object:
 
 
 def _long(_ctypes: Any) -> Any:  # noqa: ANN401
-    return type("long", (_ctypes._SimpleCData,), {"_type_": "l"})  # noqa: SLF001  (there is no other way to say so)
+    if not _made:
+        _made.append(type("long", (_ctypes._SimpleCData,), {"_type_": "l"}))  # noqa: SLF001  (there is no other way to say so)
+    return _made[0]
+
+
+_made: list[Any] = []  # a type is made in 20 us, and once is enough
 
 
 def errno() -> int:

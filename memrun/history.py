@@ -13,7 +13,6 @@ import os
 import stat
 
 from memrun.flatjson import written
-from memrun.names import state_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +24,13 @@ KEYS = ("name", "result", "status", "limit", "peak", "elapsed", "started", "ende
 LARGEST = 1 << 20  # bytes of a file
 COMMAND = 300  # characters of a command line: to know it again by
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def state_directory() -> str:
+    """Where this user's memruns keep what outlives a boot. Relative where $XDG_STATE_HOME is."""
+    if os.geteuid() == 0:
+        return "/var/lib/memrun"
+    return f"{os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')}/memrun"
 
 
 def place() -> str:

@@ -157,6 +157,7 @@ class Attempt:
             self.began = time.monotonic()
             self._underway = launch.start(self._entering(order))
             self.child: Process = self._underway.child
+            self._underway.child.counted = self.group.version == "v2" or order.birthplace >= 0
             if not spec.apart:
                 self._underway.settle()
                 self.group.shut()
@@ -353,7 +354,7 @@ def _order(spec: Spec) -> launch.Order:
         order.stdin, order.stdout, order.stderr = spec.streams
     order.mask, order.note = spec.mask, spec.note
     # nohup memrun ..., and memrun ... & in a script, mean it for the command, too
-    order.keep = signals.ignored() & {signals.HUP, signals.INT, signals.QUIT}
+    order.keep = order.undo & {signals.HUP, signals.INT, signals.QUIT}
     return order
 
 

@@ -1,6 +1,6 @@
 """Start a command inside its group: hold signals, fork, enter, exec. No group is known here: only descriptors to write '0' into.
 
-Order in the child, and why:
+Order in the child, and why (what can be, is made before the fork: whatever the child writes to first, it copies):
  1. everything that touches memory (dispositions, descriptors, arguments) before it enters: fork copies a page on first
     touch, and whatever is touched after entering is charged to the job;
  2. '0' into each group's file (one of them it may be born in: birth.py): the memory group last, so that little but the exec itself happens inside it. It is written with
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 STAGES = ("prepare", "enter its memory group", "execute")
 PREPARE, ENTER, EXEC, SAID = range(4)  # SAID: a sentence follows, and the number is the exit status
 FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
+SCORE = "/proc/self/oom_score_adj"
 UNBORN = (
     "memrun-launch"  # a child's name until the exec gives it its own: what the kernel kills by this name was not the command yet
 )
@@ -45,6 +46,7 @@ class Order:
         "around",
         "birthplace",
         "environ",
+        "exempt",
         "immune",
         "keep",
         "mask",
@@ -56,6 +58,8 @@ class Order:
         "stderr",
         "stdin",
         "stdout",
+        "undo",
+        "words",
     )
 
     files: tuple[int, int] | None = (
@@ -67,7 +71,8 @@ class Order:
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None, directory: str = "") -> None:
         """`directory`: where the command will be looked up and start, if not here."""
         self.argv = list(argv)
-        self.environ = dict(os.environb) if environ is None else {os.fsencode(k): os.fsencode(v) for k, v in environ.items()}
+        self.words = [_encoded(word) for word in argv]
+        self.environ = dict(os.environb) if environ is None else {_encoded(k): _encoded(v) for k, v in environ.items()}
         self.path = find(self.argv[0] if self.argv else "", self.places(), directory)
         self.around: Surroundings | None = None  # user, directory, files: takes them on, in the child
         self.procs_fds: tuple[int, ...] = ()
@@ -75,6 +80,8 @@ class Order:
         self.note: tuple[int, bytes] | None = None  # what the child says there before it enters, behind its pid (batch/will.py)
         self.mask: frozenset[int] = frozenset()
         self.keep: frozenset[int] = frozenset()  # signals that stay ignored (nohup)
+        self.undo = signals.ignored()  # those that are now
+        self.exempt = _is_exempt()  # so are we
         self.immune = False  # to the OOM killer, where we may: for a job that is held at its limit instead (v2)
         self.score: int | None = None  # oom_score_adj that was asked for: it goes before immunity
         self.own_group = False  # a process group of its own
@@ -87,16 +94,24 @@ class Order:
         return os.fsdecode(self.environ.get(b"PATH", FALLBACK_PATH))
 
 
+def _encoded(text: str) -> bytes:
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        raise LaunchError(f"no program can be given {text!r}", FAILED) from None
+
+
 class Child:
     """A started command: its pid, a descriptor that becomes readable when it has ended, and when it began (monotonic)."""
 
-    __slots__ = ("left", "pid", "pidfd", "rusage", "status", "will")
+    __slots__ = ("counted", "left", "pid", "pidfd", "rusage", "status", "will")
 
     def __init__(self, pid: int, pidfd: int, will: int = -1) -> None:
         """`will`: where its end is noted down before it is reaped (batch/will.py)."""
         self.pid = pid
         self.pidfd = pidfd
         self.will = will
+        self.counted = False  # its CPU time, by its group
         self.left: list[int] = []  # processes that it had left behind when it ended
         self.status: int | None = None  # as from waitpid
         self.rusage: tuple[float, int] | None = None  # CPU seconds, largest RSS in bytes: of it and those it waited for
@@ -104,22 +119,21 @@ class Child:
     def reap(self) -> int | None:
         """The raw wait status, or None while it runs. Reaps once; afterwards the answer is remembered."""
         if self.status is None:
-            if self.will >= 0 and not self._noted():
+            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
                 return None
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if pid == 0:
-                return None
-            self.status = status
-            self.rusage = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+            well = found.si_code == os.CLD_EXITED and not found.si_status
+            if self.will >= 0:  # reaped first, nobody else could ever know
+                os.write(self.will, b"%s %d\n" % (b"=" if well else b"x", self.pid))
+            self._bury(well=well)
         return self.status
 
-    def _noted(self) -> bool:
-        """Whether it has ended; then that is written down. Reaped first, nobody else could ever know."""
-        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if found is not None:
-            well = found.si_code == os.CLD_EXITED and not found.si_status
-            os.write(self.will, b"%s %d\n" % (b"=" if well else b"x", self.pid))
-        return found is not None
+    def _bury(self, *, well: bool) -> None:
+        if well and self.counted:  # all that is of interest then is known: wait4 loads a shared library first, 0.3 ms
+            self.status = os.waitpid(self.pid, 0)[1]
+        else:
+            _, self.status, usage = os.wait4(self.pid, 0)
+            self.rusage = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has been reaped."""
@@ -247,15 +261,13 @@ def become(order: Order, tell: int, *, born: bool) -> None:
     """Between fork and exec. `born`: in the birthplace. Never returns, never raises."""
     stage = PREPARE
     try:
-        argv = [os.fsencode(a) for a in order.argv]
-        path = os.fsencode(order.path)
         _reset(order)
         if order.own_group:
             os.setpgid(0, 0)
         _redirect(order)
         if order.around is not None:
             order.around.before()
-        _warm(argv, order.environ)
+        _warm(order)
         call_itself(UNBORN)
         if order.note is not None:
             os.write(order.note[0], b"+ %d %s\n" % (os.getpid(), order.note[1]))
@@ -265,7 +277,7 @@ def become(order: Order, tell: int, *, born: bool) -> None:
         if order.around is not None:
             order.around.after()
         stage = EXEC
-        _execute(order, path, argv)
+        _execute(order)
     except MemrunError as e:
         os.write(tell, bytes([SAID]) + e.status.to_bytes(4, "little") + f"{e.what}\0{e.remedy}".encode(errors="replace"))
     except OSError as e:
@@ -276,33 +288,34 @@ def become(order: Order, tell: int, *, born: bool) -> None:
         os._exit(125)
 
 
-def _execute(order: Order, path: bytes, argv: list[bytes]) -> None:
+def _execute(order: Order) -> None:
     try:
-        os.execve(path, argv, order.environ)
+        os.execve(order.path, order.words, order.environ)
     except PermissionError:
         if order.around is None or "/" in order.argv[0]:
             raise
         # found with root's eyes; the user that we are by now may have to look further down PATH
-        os.execve(os.fsencode(find(order.argv[0], order.places())), argv, order.environ)
+        os.execve(find(order.argv[0], order.places()), order.words, order.environ)
 
 
 def _reset(order: Order) -> None:
     """Default dispositions (Python ignores SIGPIPE and SIGXFSZ), the caller's mask, and no inherited OOM immunity."""
-    for number in signals.ignored() - order.keep:
+    for number in order.undo - order.keep:
         signals.default(number)
     signals.set_mask(order.mask)
     if order.files is not None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, order.files)
-    _score(order.score, immune=order.immune)
+    if order.exempt or order.immune or order.score is not None:
+        _score(order.score, immune=order.immune)
 
 
 def _score(asked: int | None, *, immune: bool) -> None:
     """An inherited oom_score_adj of -1000 would make the limit unenforceable (Nomad#10663): back to 0, unless it is asked for.
     Immunity is for jobs that are held at their limit; lowering the score takes CAP_SYS_RESOURCE, and without it, or with another
     score asked for, the trip wire stands alone."""
-    fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(SCORE, os.O_RDWR | os.O_CLOEXEC)
     try:
         if asked is not None:
             os.pwrite(fd, b"%d" % asked, 0)
@@ -316,6 +329,18 @@ def _score(asked: int | None, *, immune: bool) -> None:
             raise LaunchError(f"cannot set oom_score_adj to {asked}: Permission denied", FAILED, why) from None
     finally:
         os.close(fd)
+
+
+def _is_exempt() -> bool:
+    """Asked before the fork: the child's own directory in /proc, which the kernel has to make first, takes five times as long."""
+    try:
+        fd = os.open(SCORE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 16).strip() == b"-1000"
+        finally:
+            os.close(fd)
+    except OSError:
+        return True  # the child will say what is wrong
 
 
 def _redirect(order: Order) -> None:
@@ -333,9 +358,9 @@ def call_itself(name: str) -> None:
         os.close(fd)
 
 
-def _warm(argv: list[bytes], environ: dict[bytes, bytes]) -> None:
+def _warm(order: Order) -> None:
     """Take the road of the coming exec once, to a place that cannot be executed: its pages are ours then, not the job's."""
     try:
-        os.execve(b"/", argv, environ)
+        os.execve("/", order.words, order.environ)
     except OSError:
         return

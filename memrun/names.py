@@ -44,13 +44,6 @@ def lasting_directory() -> str | None:
     return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
 
 
-def state_directory() -> str:
-    """Where this user's memruns keep what outlives a boot. Relative where $XDG_STATE_HOME is."""
-    if os.geteuid() == 0:
-        return "/var/lib/memrun"
-    return f"{os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')}/memrun"
-
-
 def _make(place: str) -> None:
     try:
         os.mkdir(place, 0o700)

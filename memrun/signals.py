@@ -44,12 +44,12 @@ def name(number: int) -> str:
 
 def block(numbers: Iterable[int]) -> frozenset[int]:
     """Hold these signals; returns the mask before."""
-    return frozenset(int(n) for n in _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers))
+    return frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, numbers))
 
 
 def set_mask(numbers: Iterable[int]) -> frozenset[int]:
     """Set the mask to exactly these; returns the mask before."""
-    return frozenset(int(n) for n in _signal.pthread_sigmask(_signal.SIG_SETMASK, numbers))
+    return frozenset(_signal.pthread_sigmask(_signal.SIG_SETMASK, numbers))
 
 
 def wait(numbers: Iterable[int]) -> tuple[int, bool]:
@@ -73,7 +73,7 @@ def die_in(seconds: int) -> None:
 
 def every() -> set[int]:
     """All signals that there are."""
-    return {int(n) for n in _signal.valid_signals()}
+    return set(_signal.valid_signals())
 
 
 def ignored() -> frozenset[int]:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from memrun.errors import MemrunError, RefusedError
-from memrun.names import state_directory
+from memrun.history import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,14 +12,16 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ruler import BARE, PYTHON, SCRATCH, clock, in_turn, line, ratio, said
+from ruler import BARE, MEMRUN, SCRATCH, clock, in_turn, line, ratio, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+IN_A_ROW = 30  # commands
+ROWS = 5
 ROUNDS = int(os.environ.get("MEMRUN_BENCH_ROUNDS", "25"))
 ROOT = Path(__file__).resolve().parent.parent.parent
-MEMRUN = [PYTHON, "-m", "memrun", "--limit", "50M", "--", "true"]
+TRUE = [MEMRUN, "--limit", "50M", "--", "true"]
 
 
 class Person:
@@ -44,6 +46,11 @@ class Person:
         """Wall-clock milliseconds of a command, started from a group."""
         enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"] if group else []
         return said([*enter, *self.words, clock(), "time", *command])[-2] / 1e6
+
+    def rate(self, command: list[str], group: str = "") -> float:
+        """Commands a second, one after another."""
+        row = f'n=0; while [ $n -lt {IN_A_ROW} ]; do "$@" || exit; n=$((n + 1)); done'
+        return IN_A_ROW * 1000 / self.took(["/bin/sh", "-c", row, "sh", *command], group)
 
     @contextmanager
     def ready(self) -> Iterator[str]:
@@ -94,9 +101,19 @@ def _compare(person: Person) -> None:
             lambda: person.took(BARE),
             lambda: person.took([*person.scope, "/bin/true"]),
             lambda: person.took([*person.scope, *BARE]),
-            lambda: person.took(MEMRUN),
-            lambda: person.took(MEMRUN, group),
+            lambda: person.took(TRUE),
+            lambda: person.took(TRUE, group),
+        )
+        rates = in_turn(
+            ROWS,
+            lambda: person.rate(BARE),
+            lambda: person.rate([*person.scope, "-p", "MemoryMax=50M", "/bin/true"]),
+            lambda: person.rate(TRUE),
+            lambda: person.rate(TRUE, group),
         )
     line(f"as {person.name}, in turn", "ms", "/ s-run", "/ s-run py")
     for name, column in zip(names, figures, strict=True):
         line(name, f"{median(column):.1f}", f"{ratio(column, figures[1]):.2f}", f"{ratio(column, figures[2]):.2f}")
+    line(f"as {person.name}, {IN_A_ROW} one after another", "a second", "/ s-run", "/ python")
+    for name, column in zip((names[0], "systemd-run --scope -p MemoryMax=50M true", *names[3:]), rates, strict=True):
+        line(name, f"{median(column):.1f}", f"{ratio(column, rates[1]):.2f}", f"{ratio(column, rates[0]):.2f}")
