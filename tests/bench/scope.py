@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IN_A_ROW = 30  # commands
-ROWS = 5
 ROUNDS = int(os.environ.get("MEMRUN_BENCH_ROUNDS", "25"))
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRUE = [MEMRUN, "--limit", "50M", "--", "true"]
@@ -105,7 +104,7 @@ def _compare(person: Person) -> None:
             lambda: person.took(TRUE, group),
         )
         rates = in_turn(
-            ROWS,
+            max(2, ROUNDS // 5),
             lambda: person.rate(BARE),
             lambda: person.rate([*person.scope, "-p", "MemoryMax=50M", "/bin/true"]),
             lambda: person.rate(TRUE),

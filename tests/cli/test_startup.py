@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 HEAVY = {
     "trio",
@@ -72,3 +73,12 @@ def test_only_a_name_that_was_given_is_claimed_before_the_command_starts(tmp_pat
         )
         assert done.stdout == there
         assert not list(tmp_path.glob("memrun/*"))
+
+
+def test_nothing_is_loaded_from_the_directory_of_all_commands(tmp_path):
+    """Where a script lies is searched first, and its neighbours are not ours."""
+    root = Path(__file__).parent.parent.parent
+    (tmp_path / "memrun").write_text((root / "bin" / "memrun").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "select.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    words = [sys.executable, tmp_path / "memrun", "--limit", "50M", "--", "true"]
+    assert subprocess.run(words, env={**os.environ, "PYTHONPATH": str(root)}).returncode == 0
