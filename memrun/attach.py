@@ -13,13 +13,12 @@ rule commands (stop, kill, a timeout, patience, the limit itself) ends them.
 from __future__ import annotations
 
 import errno
-import os
 import time
 
 from memrun import kin, signals, strangers
 from memrun.cgroup import homes
 from memrun.errors import GroupError, MemrunError, RefusedError, UsageError, died_of
-from memrun.job import kernel_log, taken, wish_of
+from memrun.job import taken, wish_of
 from memrun.options import Spec
 from memrun.options import parse as parse_options
 from memrun.units import format_size
@@ -106,11 +105,11 @@ class Attachment:
         self._doubted: set[int] = set()
         self._loose = False
         self._limit: int | None = None  # before they were let go
-        self.kmsg = -1
+        self.logged = -1
         self.started, self.began = time.time(), time.monotonic()
         self.group: Group = site.host.create(f"{spec.name}.1", wish_of(site, spec, spec.limit))
         try:
-            self.kmsg = kernel_log()
+            self.logged = site.listen()
             self._move_all()
         except BaseException:
             self.rid()
@@ -282,6 +281,3 @@ class Attachment:
         """Let go of every descriptor."""
         self.group.close()
         self.child.close()
-        if self.kmsg >= 0:
-            os.close(self.kmsg)
-            self.kmsg = -1

@@ -12,7 +12,7 @@ RTLD_NOW = 2
 
 
 def function(name: str) -> Callable[..., int] | None:
-    """One that takes numbers (C int; `long` for wider ones) and bytes, and gives a number; None on a Python without _ctypes."""
+    """One that takes numbers (C int; `long` for wider ones) and bytes, and gives a C int; None on a Python without _ctypes."""
     try:
         import _ctypes
     except ImportError:
@@ -20,7 +20,7 @@ def function(name: str) -> Callable[..., int] | None:
     flags = (
         _ctypes.FUNCFLAG_PYTHONAPI | _ctypes.FUNCFLAG_USE_ERRNO
     )  # the interpreter's lock is kept: who is forked has it from the start
-    call = type("call", (_ctypes.CFuncPtr,), {"_flags_": flags, "_restype_": _long(_ctypes)})
+    call = type("call", (_ctypes.CFuncPtr,), {"_flags_": flags, "_restype_": _kind(_ctypes, "i")})
     found = call(_ctypes.dlsym(_ctypes.dlopen(None, RTLD_NOW), name))  # type: ignore[arg-type]
     return lambda *given: int(found(*given))
 
@@ -29,16 +29,16 @@ def long(number: int) -> object:
     """A number as wide as a register."""
     import _ctypes
 
-    return _long(_ctypes)(number)
+    return _kind(_ctypes, "l")(number)
 
 
-def _long(_ctypes: Any) -> Any:  # noqa: ANN401
-    if not _made:
-        _made.append(type("long", (_ctypes._SimpleCData,), {"_type_": "l"}))  # noqa: SLF001  (there is no other way to say so)
-    return _made[0]
+_kinds: dict[str, Any] = {}  # made once: a class is garbage that only the collector finds, and the midwife has none
 
 
-_made: list[Any] = []  # a type is made in 20 us, and once is enough
+def _kind(_ctypes: Any, letter: str) -> Any:  # noqa: ANN401
+    if letter not in _kinds:
+        _kinds[letter] = type("number", (_ctypes._SimpleCData,), {"_type_": letter})  # noqa: SLF001  (there is no other way to say so)
+    return _kinds[letter]
 
 
 def errno() -> int:

@@ -73,5 +73,5 @@ def shares_terminal(stay: Stay) -> bool:
 
 def see_the_largest(stay: Stay) -> None:
     """The kernel has killed: who is there, where its own log, which has better figures, may not be read."""
-    if stay.kmsg < 0:
+    if stay.logged < 0:
         stay.seen = machine.glance(stay.group.pids())

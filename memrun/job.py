@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from memrun.cgroup import Group, Host
     from memrun.guard import Guard
+    from memrun.oomlog import Log
     from memrun.options import Spec
     from memrun.record import Record
     from memrun.units import Size
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         spec: Spec
         group: Group
         child: Process
-        kmsg: int
+        logged: int  # where its part of the kernel's log begins; -1: it may not be read
         seen: list[dict[str, object]]
         began: float  # monotonic
         started: float  # since the epoch
@@ -82,11 +83,13 @@ KMSG = "/dev/kmsg"
 class Site:
     """Where this memrun's groups are, and the hand over them."""
 
-    __slots__ = ("hand", "host")
+    __slots__ = ("_kmsg", "_log", "hand", "host")
 
     def __init__(self, locks: tuple[int, ...] = (), script: str = hand.SCRIPT, pid: int = 0, host: Host | None = None) -> None:
         """`locks`: locked descriptors that the hand holds on to until it has cleaned up; `script`: what it does then; `pid`: by which
         we are known, if not ours; `host`: not the kernel's groups, but these."""
+        self._kmsg = -1  # the kernel's log
+        self._log: Log | None = None
         self.host: Host = host or cgroup.open_host(pid or os.getpid())
         self.hand = hand.spread(self.host.places(), locks, script)
         try:
@@ -97,6 +100,9 @@ class Site:
 
     def close(self) -> None:
         """Remove what was made. What resists is left to the hand, which kills (or lets go), retries and waits."""
+        kmsg, self._kmsg, self._log = self._kmsg, -1, None
+        if kmsg >= 0:
+            os.close(kmsg)
         if self._end():
             self.hand.dismiss()
         else:
@@ -108,6 +114,21 @@ class Site:
             return self.host.end()
         except MemrunError:
             return False
+
+    def listen(self) -> int:
+        """What the kernel logs from now on counts: where that begins, for `log().report`; -1 where it may not be read."""
+        if self._kmsg >= 0:
+            return self.log().end()
+        self._kmsg = kernel_log()
+        return min(self._kmsg, 0)
+
+    def log(self) -> Log:
+        """The kernel's log since somebody listened first: one reader for all."""
+        if self._log is None:
+            from memrun.oomlog import Log  # rarely before a command has ended
+
+            self._log = Log(self._kmsg)
+        return self._log
 
     def unprotected(self, spec: Spec) -> bool:
         """Whether its command, held at its limit, is at the OOM killer's mercy all the same. It is started when everything is loaded, then:
@@ -132,7 +153,7 @@ def whole(enclosing: int | None) -> int:
 class Attempt:
     """One group with one command in it."""
 
-    __slots__ = ("_underway", "attempt", "began", "child", "group", "guard", "kmsg", "seen", "site", "spec", "started")
+    __slots__ = ("_underway", "attempt", "began", "child", "group", "guard", "logged", "seen", "site", "spec", "started")
 
     def __init__(self, site: Site, spec: Spec, attempt: int = 1, limit: Size = None, *, guarded: bool = False) -> None:
         """`limit`: of a further attempt; the first one's is the spec's. `guarded`: nobody watches yet, and it is to be held.
@@ -141,14 +162,13 @@ class Attempt:
         """
         self.site, self.spec, self.attempt = site, spec, attempt
         self.seen: list[dict[str, object]] = []  # largest processes, if somebody looked at the last limit event
-        self.kmsg = -1
         self.guard: Guard | None = None
         order = _order(spec)  # what is wrong with it is said before anything is made
         wish = wish_of(site, spec, spec.limit if attempt == 1 else limit)
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
         try:
             self._check_abilities()
-            self.kmsg = kernel_log()
+            self.logged = site.listen()
             if guarded and self.holds:
                 from memrun.guard import Guard  # nobody else is held while nobody watches
 
@@ -246,9 +266,6 @@ class Attempt:
     def close(self) -> None:
         """Let go of every descriptor."""
         self.group.close()
-        if self.kmsg >= 0:
-            os.close(self.kmsg)
-            self.kmsg = -1
         child = getattr(self, "child", None)
         if child is not None:
             child.close()
@@ -287,7 +304,7 @@ def _name_the_largest(stay: Stay, record: Record, tally: cgroup.Tally) -> None:
     from memrun import oomlog
 
     group = "/".join(stay.group.path.rsplit("/", 2)[1:])
-    told = oomlog.report(stay.kmsg, group, tally.kills) if stay.kmsg >= 0 else oomlog.Report()
+    told = stay.site.log().report(stay.logged, group, tally.kills) if stay.logged >= 0 else oomlog.Report()
     told.largest = tally.largest or told.largest
     record.peak_anon = told.anon
     record.largest = [{"pid": pid, "name": name, "rss": rss} for pid, name, rss in told.largest[:5]] or stay.seen[:5]

@@ -1,7 +1,8 @@
 """The kernel's own words about an OOM kill, from /dev/kmsg: who was killed, and how large it was.
 
 By the time that user space hears of a kill the victim's memory is gone; only the kernel's log still has the figures. It is
-opened before the launch (job.py: 20 us), positioned at its end, and read only if there was a kill. Not everybody may read it
+opened before the launch (job.py: 20 us), positioned at its end, and read only if there was a kill, or when another job is launched: one
+descriptor serves them all, and what it has told since a job's launch is known by a number. Not everybody may read it
 (kernel.dmesg_restrict): without it `largest` comes from what psutil saw, or from the reaped command's own peak.
 
 Format (mm/oom_kill.c, 4.19 to 7.x):
@@ -35,25 +36,41 @@ class Report:
         self.anon: int | None = None  # bytes of anonymous memory in the group when the last kill was decided
 
 
-def report(fd: int, group: str, kills: int) -> Report:
-    """What was logged since `job.kernel_log` about kills in the group or below it. `group`: its path as the kernel names it, or the end
-    of that; `kills`: how many the group's own counter says."""
-    return parse(_lines(fd), group, kills)
+class Log:
+    """The kernel's log since `fd` (see job.kernel_log) was opened, for all who listen."""
 
+    __slots__ = ("_count", "_fd", "_lines")
 
-def _lines(fd: int) -> list[str]:
-    lines: list[str] = []
-    for _ in range(MOST):
-        try:
-            record = os.read(fd, 8192)
-        except BrokenPipeError:
-            continue  # the log ran over us; the next read goes on behind the gap
-        except OSError:
-            break
-        priority, _, _ = record.partition(b",")
-        if priority.isdigit() and int(priority) < KERNEL:
-            lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
-    return lines
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: list[str] = []  # the latest MOST, and up to as many more
+        self._count = 0  # of lines, those that are not kept any more too
+
+    def end(self) -> int:
+        """Where it ends now: a number for `report`. It begins with 0."""
+        self._read()
+        return self._count
+
+    def report(self, since: int, group: str, kills: int) -> Report:
+        """What was logged since then about kills in the group or below it. `group`: its path as the kernel names it, or the end
+        of that; `kills`: how many the group's own counter says."""
+        self._read()
+        return parse(self._lines[max(0, len(self._lines) - (self._count - since)) :], group, kills)
+
+    def _read(self) -> None:
+        for _ in range(MOST):
+            try:
+                record = os.read(self._fd, 8192)
+            except BrokenPipeError:
+                continue  # the log ran over us; the next read goes on behind the gap
+            except OSError:
+                return
+            priority, _, _ = record.partition(b",")
+            if priority.isdigit() and int(priority) < KERNEL:
+                self._lines.append(record.decode(errors="replace").partition(";")[2].partition("\n")[0])
+                self._count += 1
+                if len(self._lines) >= 2 * MOST:
+                    del self._lines[:MOST]
 
 
 def parse(lines: Iterable[str], group: str, kills: int = 0) -> Report:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memrun.cgroup import Group, Heard
     from memrun.job import Site, Stay
     from memrun.record import Record
+    from memrun.switchboard import Switchboard
     from memrun.usher import Usher
 
 MAILBOX = math.inf  # events are few and small, and a watcher must never wait for the hand
@@ -45,6 +46,7 @@ class Run:
         self.over = trio.Event()
         self.hear = hear
         self.usher: Usher | None = None
+        self.board: Switchboard | None = None  # through which it hears of its group: one of many
         self.remark = ""  # why the usher has ended the current attempt
         self.hooks = hooks.Hooks(self)
         self._raises: list[dict[str, object]] = []
@@ -385,7 +387,7 @@ async def _watch(scope: trio.CancelScope, run: Run) -> None:
         async with trio.open_nursery() as nursery:
             if not run.state.gone:
                 nursery.start_soon(run.attend, watch.exit_of, attempt.child, attempt.group, run.send)
-            nursery.start_soon(run.attend, watch.group, attempt.group, run.heed, run.heard)
+            nursery.start_soon(run.attend, watch.group, attempt.group, run.heed, run.heard, run.board)
             nursery.start_soon(ahead.prepare, run)
             if run.spec.at:
                 nursery.start_soon(run.attend, run.listen_to_marks, attempt.group)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from memrun import events, news
 from memrun.cgroup import Heard
+from memrun.switchboard import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from memrun.cgroup import Group
     from memrun.job import Process
+    from memrun.switchboard import Switchboard
 
     Send = Callable[[events.Event], None]
+    Wait = Callable[[], Awaitable[None]]
 
 
 async def exit_of(child: Process, group: Group, send: Send) -> None:
@@ -29,75 +33,99 @@ async def exit_of(child: Process, group: Group, send: Send) -> None:
     send(news.exited(child, group, status, trio.current_time()))
 
 
-async def group(group: Group, send: Send, known: Heard | None = None) -> None:
-    """OomKilled, Reached and Emptied, as the kernel tells of them. `known`: what had been heard already."""
-    fd = group.notice_fd()
-    before = group.hear()
-    _tell(known, before, send)
-    if news.undecided(known or Heard(), before):
-        before = await _look_again(group, before, send)
+async def group(group: Group, send: Send, known: Heard | None = None, board: Switchboard | None = None) -> None:
+    """OomKilled, Reached and Emptied, as the kernel tells of them. `known`: what had been heard already; `board`: it is one of many groups."""
+    watched = _Watched(group, send, known)
+    wait = watched.begin(board)
+    watched.look()
     while True:
-        if before.populated is not None:
-            await trio.lowlevel.wait_readable(fd)
-        elif not await _news_or_death(fd, group):
+        if watched.undecided:
+            await _look_again(watched, wait)
+        elif watched.is_told_of_the_end:
+            await wait()
+        elif not await _news_or_death(wait, group):
             send(events.Emptied(trio.current_time()))
             return
+
+
+class _Watched:
+    """A group and what was heard of it last. `undecided`: see news.undecided."""
+
+    __slots__ = ("_before", "_group", "_send", "undecided")
+
+    def __init__(self, group: Group, send: Send, known: Heard | None) -> None:
+        self._group, self._send = group, send
+        self._before, self.undecided = known, False
+
+    def begin(self, board: Switchboard | None) -> Wait:
+        """Listen: what waits for news, and has looked at it."""
+        if board is None:
+            return partial(self._wait, self._group.notice_fd())
+        line = Line(board, self.look)
+        self._group.tell(line)
+        return line.wait
+
+    async def _wait(self, fd: int) -> None:
+        await trio.lowlevel.wait_readable(fd)
         await trio.lowlevel.checkpoint_if_cancelled()
-        heard = group.hear()
-        _tell(before, heard, send)
-        if news.undecided(before, heard):
-            heard = await _look_again(group, heard, send)
-        before = heard
+        self.look()
+
+    def look(self) -> None:
+        """Hear what there is, and tell it. Once more where it is undecided: most kills come 50 us after their notice."""
+        self._take(self._group.hear())
+        if self.undecided:
+            self._take(news.glance_again(self._group))
+
+    def _take(self, heard: Heard) -> None:
+        before = self._before
+        if self.undecided and before is not None and not news.decided(before, heard):
+            return
+        self.undecided = not self.undecided and news.undecided(before or Heard(), heard)
+        self._before = heard
+        for event in news.between(before, heard, trio.current_time()):
+            self._send(event)
+
+    @property
+    def is_told_of_the_end(self) -> bool:
+        """Whether the kernel says when the group is empty."""
+        return self._before is None or self._before.populated is not None
 
 
-async def _look_again(group: Group, before: Heard, send: Send) -> Heard:
-    """See news.undecided. A held job may be raised meanwhile and be at its wire again: heard at once."""
-    heard = news.glance_again(group)
-    if news.decided(before, heard):
-        _tell(before, heard, send)
-        return heard
+async def _look_again(watched: _Watched, wait: Wait) -> None:
+    """A held job may be raised meanwhile and be at its wire again: heard at once."""
     pauses = list(news.LOOKS)
-    while pauses:
+    while pauses and watched.undecided:
         with trio.move_on_after(pauses[0]) as patience:
-            await trio.lowlevel.wait_readable(group.notice_fd())
+            await wait()
         if patience.cancelled_caught:
             del pauses[0]
-        await trio.lowlevel.checkpoint_if_cancelled()
-        heard = group.hear()
-        if news.decided(before, heard):
-            _tell(before, heard, send)
-            return heard
-    return before
+            await trio.lowlevel.checkpoint_if_cancelled()
+            watched.look()
+    watched.undecided = False
 
 
-def _tell(before: Heard | None, now: Heard, send: Send) -> None:
-    for event in news.between(before, now, trio.current_time()):
-        send(event)
-
-
-async def _news_or_death(fd: int, group: Group) -> bool:
-    """Where the kernel does not say that a group is empty (v1 with nothing beside it): the death of any of its processes
-    is a reason to look again. False when there is none left."""
+async def _news_or_death(wait: Wait, group: Group) -> bool:
+    """Where the kernel does not say that a group is empty (v1 with nothing beside it): as long as one of its processes lives, it is not, and when
+    that one dies it is another's turn. False when there is none left."""
     found = group.pids()
     if not found:
         return False
-    pidfds = [pidfd for pid in found if (pidfd := _pidfd(pid)) >= 0]
+    pidfd = _pidfd(found[0])
+    if pidfd < 0:
+        await trio.lowlevel.checkpoint()
+        return True  # it was gone before we could hold it: look again at once
     try:
-        if len(pidfds) < len(found):
-            await trio.lowlevel.checkpoint()
-            return True  # one was gone before we could hold it: look again at once
         async with trio.open_nursery() as nursery:
 
-            async def wait(one: int) -> None:
-                await trio.lowlevel.wait_readable(one)
+            async def first(one: Wait) -> None:
+                await one()
                 nursery.cancel_scope.cancel()
 
-            for one in (fd, *pidfds):
-                nursery.start_soon(wait, one)
+            nursery.start_soon(first, wait)
+            nursery.start_soon(first, partial(trio.lowlevel.wait_readable, pidfd))
         return True
     finally:
-        for pidfd in pidfds:
-            os.close(pidfd)
+        os.close(pidfd)
 
 
 def _pidfd(pid: int) -> int:

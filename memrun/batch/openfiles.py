@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 
 from memrun import launch
+from memrun.cgroup.files import keep_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
     from memrun.jobs import Job
 
-EACH = 8  # descriptors of one job: its groups, their news, itself (8 on v1, 7 on v2)
-HELD = 2  # more of one that is paused at its limit: its trip wire
-STREAMS = 4  # two pipes and two logs
-PIPES = 2
+EACH = 3  # descriptors of one job: two that tell of its group, and itself
+HELD = 2  # more of one that is paused at its limit: its trip wire, and the next one
+LOG = 2  # of a file that its output goes to: a pipe and the file
+PIPE = 1  # of a stream that goes through ours
 RULE = 2  # of a threshold or a pressure level
 OURS = 192  # ledger, sockets, clients, the event loop; launches that are under way
 
@@ -36,6 +37,7 @@ def widen(jobs: Sequence[Job], *, piped: bool) -> int | None:
             continue  # only root may have more than the hard limit
         launch.Order.files = (soft, hard)
         break
+    keep_back()
     now = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (
         None
@@ -46,7 +48,8 @@ def widen(jobs: Sequence[Job], *, piped: bool) -> int | None:
 
 def _of(job: Job, *, piped: bool) -> int:
     to, spec = job.output, job.spec
-    streams = STREAMS if to.log or to.stdout or to.stderr else PIPES if piped else 0
+    files = [to.stdout or to.log, to.stderr or to.log]
+    streams = LOG * len({path for path in files if path}) + (PIPE * files.count("") if piped else 0)
     return EACH + streams + RULE * (len(spec.at) + len(spec.pressure)) + (HELD if spec.on_oom == "pause" else 0)
 
 

@@ -34,6 +34,7 @@ from memrun.errors import CrowdedError, MemrunError, refused
 from memrun.hooks import Pool, tell_unstarted
 from memrun.jobs import Outcome
 from memrun.supervisor import Run
+from memrun.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ class Scheduler:
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._hooks: Pool | None = None
+        self._board = Switchboard()
         self._launching = trio.Semaphore(AT_ONCE)
         self._waiting: dict[str, Entry] = {}  # for others
         self._look = True  # somebody's needs may have been met
@@ -130,20 +132,27 @@ class Scheduler:
 
     async def live(self) -> list[Outcome]:
         """Until all is done; what became of each, in the file's order."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._hooks = Pool(nursery)
-            self._changed.set()
-            while not self._over():
-                with trio.CancelScope(deadline=self._due):
-                    await self._changed.wait()
-                self._changed = trio.Event()
-                self._shuffle()
-            await self._stop_services()
-            await self._hooks.settled()
+        async with trio.open_nursery() as around:
+            around.start_soon(self._board.serve)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._hooks = Pool(nursery)
+                await self._go_on()
+                await self._stop_services()
+                await self._hooks.settled()
+            around.cancel_scope.cancel()
+        self._board.close()
         self._sync()
         self.over.set()
         return [entry.outcome for entry in self.entries.values() if entry.outcome is not None]
+
+    async def _go_on(self) -> None:
+        self._changed.set()
+        while not self._over():
+            with trio.CancelScope(deadline=self._due):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            self._shuffle()
 
     def count(self) -> tuple[int, int]:
         """(done, all) of the jobs that are no services."""
@@ -262,7 +271,7 @@ class Scheduler:
         pump(entry, self._nursery)
         if run is None:
             entry.run = run = Run(self.site, attempt)
-            run.usher = self.usher
+            run.usher, run.board = self.usher, self._board
             run.hooks.pool = self._hooks
             run.hear = lambda what: self.usher.hear(entry, what)
             self.usher.launched[run] = entry

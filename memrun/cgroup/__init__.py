@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from memrun.cgroup.ears import Ear
+
     class Group(Protocol):
         """One job's memory group. Sizes are bytes, None is infinity; every call may raise GroupError."""
 
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
 
         def notice_fd(self) -> int:
             """A descriptor that polls readable whenever `hear` has news."""
+
+        def tell(self, ear: Ear) -> None:
+            """The same for whoever hears many groups: each descriptor that tells of news is registered there, and none is left when it is closed."""
 
         def hear(self) -> Heard:
             """Take in all news; `notice_fd` is quiet again until there is more."""

@@ -1,8 +1,12 @@
 """The one door to the kernel's control files.
 
 Everything is relative to a directory's own descriptor: a name may be reborn as another group, a descriptor may not
-(oomd learned this the hard way). Each call is one open and one read or write: the kernel takes a value in one piece.
-Errors name the operation, the path *and the data written*; an errno alone has sent many people the wrong way.
+(oomd learned this the hard way). The groups of jobs are named below a run directory that is held: its names are ours alone
+and used once, and a descriptor for each directory of thousands of jobs would be most of what a process may have. Each call is one open and one
+read or write: the kernel takes a value in one piece. Errors name the operation, the path *and the data written*; an errno alone has sent
+many people the wrong way.
+
+Somebody else may have used up the last descriptor, and a job is to be frozen or killed all the same: one is kept back for that.
 """
 
 from __future__ import annotations
@@ -12,33 +16,87 @@ import os
 
 from memrun.errors import GroupError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Opened = TypeVar("Opened")
+
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 LEAF = 2  # links
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+KEPT = 6  # descriptors: a control file, and the groups above it in a subtree that is being walked through
+_wanted, _kept = [0], list[int]()
+
+
+def keep_back() -> None:
+    """From now on, for as long as this process lives: when all descriptors are in use, there are some for what is opened and closed here."""
+    _wanted[0] = KEPT
+    _fill()
+
+
+def _fill() -> None:
+    try:
+        while len(_kept) < _wanted[0]:
+            _kept.append(os.eventfd(0, os.EFD_CLOEXEC))
+    except OSError:
+        return  # when the next one is closed
+
+
+def _open(path: str, flags: int, above: int | None = None) -> int:
+    return _surely(lambda: os.open(path, flags, dir_fd=above))
+
+
+def _surely(act: Callable[[], Opened]) -> Opened:
+    """What takes one descriptor."""
+    try:
+        return act()
+    except OSError as e:
+        if e.errno != errno.EMFILE or not _kept:
+            raise
+        os.close(_kept.pop())
+        return act()
+
+
+def _close(fd: int) -> None:
+    os.close(fd)
+    if len(_kept) < _wanted[0]:
+        _fill()
 
 
 class Dir:
-    """One directory of a cgroup hierarchy, held open."""
+    """One directory of a cgroup hierarchy: held open, or named below one that is."""
 
-    __slots__ = ("fd", "path")
+    __slots__ = ("_above", "_at", "_fd", "path")
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as e:
-            raise GroupError("open", path, e.errno or errno.EIO) from None
+    def __init__(self, path: str, above: Dir | None = None) -> None:
+        """`above`: what holds it, for as long as it does; it is not looked for then."""
+        self.path, self._above = path, above
+        self._at = "" if above is None else path.rpartition("/")[2] + "/"
+        self._fd = -1
+        if above is None:
+            try:
+                self._fd = _open(path, _DIRECTORY)
+            except OSError as e:
+                raise GroupError("open", path, e.errno or errno.EIO) from None
+
+    @property
+    def fd(self) -> int:
+        """Of the directory that is held; -1 once it is not."""
+        return self._fd if self._above is None else self._above.fd
 
     def close(self) -> None:
         """Let go of the directory; twice is once."""
-        fd, self.fd = self.fd, -1
+        fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            _close(fd)
 
     def has(self, name: str) -> bool:
         """Whether the control file exists: what a kernel offers is asked for, never inferred from its version."""
         try:
-            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            os.stat(self._at + name, dir_fd=self.fd, follow_symlinks=False)
         except OSError:
             return False
         return True
@@ -46,9 +104,13 @@ class Dir:
     def open(self, name: str, flags: int = _READ) -> int:
         """A descriptor of a control file."""
         try:
-            return os.open(name, flags, dir_fd=self.fd)
+            return _open(self._at + name, flags, self.fd)
         except OSError as e:
             raise GroupError("open", f"{self.path}/{name}", e.errno or errno.EIO) from None
+
+    def itself(self) -> int:
+        """A descriptor of the directory, for who asked."""
+        return self.open(".", _DIRECTORY)
 
     def read(self, name: str) -> str:
         """The whole file."""
@@ -58,7 +120,7 @@ class Dir:
         except OSError as e:
             raise GroupError("read", f"{self.path}/{name}", e.errno or errno.EIO) from None
         finally:
-            os.close(fd)
+            _close(fd)
 
     def write(self, name: str, data: str, flags: int = 0) -> None:
         """One write(2) of the whole value."""
@@ -68,14 +130,16 @@ class Dir:
         except OSError as e:
             raise GroupError("write", f"{self.path}/{name}", e.errno or errno.EIO, data) from None
         finally:
-            os.close(fd)
+            _close(fd)
 
-    def mkdir(self, name: str) -> Dir:
-        """Make and open a directory below this one."""
+    def mkdir(self, name: str, *, held: bool = True) -> Dir:
+        """Make a directory below this one, and open it unless it is not to be `held`: named, for as long as this one is."""
         try:
-            os.mkdir(name, 0o755, dir_fd=self.fd)
+            os.mkdir(self._at + name, 0o755, dir_fd=self.fd)
         except OSError as e:
             raise GroupError("make", f"{self.path}/{name}", e.errno or errno.EIO) from None
+        if not held:
+            return Dir(f"{self.path}/{name}", self)
         try:
             return Dir(f"{self.path}/{name}")
         except GroupError:  # no descriptor was left: what nobody knows of, nobody would remove
@@ -85,7 +149,7 @@ class Dir:
     def rmdir(self, name: str) -> None:
         """Remove an empty group below this one. One that is gone already is removed."""
         try:
-            os.rmdir(name, dir_fd=self.fd)
+            os.rmdir(self._at + name, dir_fd=self.fd)
         except FileNotFoundError:
             return
         except OSError as e:
@@ -94,7 +158,7 @@ class Dir:
     def is_leaf(self) -> bool:
         """Whether it is known to have no groups below. Where links are not counted (1), that is never known."""
         try:
-            return os.fstat(self.fd).st_nlink == LEAF
+            return os.stat(self._at or ".", dir_fd=self.fd).st_nlink == LEAF
         except OSError:
             return False
 
@@ -107,16 +171,16 @@ class Dir:
         if self.is_leaf():
             return []
         try:
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = _open(self._at + ".", _DIRECTORY, self.fd)
         except OSError:
             return []
         try:
-            with os.scandir(fd) as entries:
+            with _surely(lambda: os.scandir(fd)) as entries:  # it makes a copy
                 return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
         except OSError:
             return []
         finally:
-            os.close(fd)
+            _close(fd)
 
 
 def read_all(fd: int) -> str:

@@ -24,6 +24,7 @@ from memrun.errors import GroupError, LimitError, MemrunError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.cgroup import Order, Wish
+    from memrun.cgroup.ears import Ear
 
 PAGE = os.sysconf("SC_PAGESIZE")
 ADMITTED_WITHIN = 10.0  # seconds: a sampler that takes longer for that is none
@@ -144,6 +145,9 @@ class Group:
 
     def notice_fd(self) -> int:
         return self._epoll.fileno()
+
+    def tell(self, ear: Ear) -> None:
+        ear.register(self._epoll.fileno(), select.EPOLLIN)
 
     def hear(self) -> Heard:
         _drain(self._channels.news)

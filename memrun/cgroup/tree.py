@@ -26,7 +26,7 @@ def walk(top: Dir, depth: int = 0) -> Iterator[Dir]:
     if depth < DEEPEST:
         for name in top.children():
             try:
-                below = Dir(f"{top.path}/{name}") if top.fd < 0 else _open_below(top, name)
+                below = _open_below(top, name)
             except GroupError:
                 continue
             try:
@@ -44,7 +44,7 @@ def _open_below(top: Dir, name: str) -> Dir:
         if e.errno != errno.EACCES:
             raise
         try:
-            os.chmod(name, 0o755, dir_fd=top.fd)
+            os.chmod(f"{top.path}/{name}", 0o755)
         except OSError:
             raise e from None
         return Dir(f"{top.path}/{name}")

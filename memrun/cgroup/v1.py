@@ -63,15 +63,14 @@ class Host:
         group = None
         try:
             for run in self._runs:
-                parts.append(run.mkdir(name))  # noqa: PERF401  (what was made must be known when the next one fails)
+                parts.append(run.mkdir(name, held=False))  # noqa: PERF401  (what was made must be known when the next one fails)
             group = Group(self, parts)
             group.begin(wish)
         except BaseException:
             if group is not None:
                 group.close()
-            for run, part in zip(self._runs, parts, strict=False):
+            for run, _ in zip(self._runs, parts, strict=False):
                 run.rmdir(name)
-                part.close()
             raise
         return group
 

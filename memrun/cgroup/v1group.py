@@ -40,6 +40,7 @@ import errno
 import os
 
 from memrun.cgroup import NO_FREEZER, Heard, Tally, freezer1, grace, limits1, tree
+from memrun.cgroup.ears import CHANGED, READABLE, Ears
 from memrun.cgroup.eventfd import count, listen
 from memrun.cgroup.files import Dir, keyed, read_again
 from memrun.cgroup.wire1 import Wire
@@ -47,10 +48,10 @@ from memrun.errors import GroupError, LimitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import select
     from collections.abc import Callable
 
     from memrun.cgroup import Order, Wish
+    from memrun.cgroup.ears import Ear
     from memrun.cgroup.together1 import Together
     from memrun.cgroup.v1 import Host
 
@@ -75,13 +76,14 @@ class Group:
         self._hold = self._held = self._lent = False
         self._news = False  # held by a look of ours, and not told yet
         self._order: Order | None = None
-        self._wire = Wire(memory)
+        self._ears = Ears()
+        self._wire = Wire(memory, self._ears)
         self._all = False  # are to be killed where one is
         self._together: Together | None = None
         self._fds: list[int] = []
+        self._birthplace = -1
         self._oom = -1
         self._events = -1  # the companion's cgroup.events
-        self._epoll: select.epoll | None = None
         self._own, self._outer_before = 0, host.outer()
 
     def begin(self, wish: Wish) -> None:
@@ -94,10 +96,10 @@ class Group:
             self._memory.write("memory.soft_limit_in_bytes", str(wish.soft))
         if wish.swap == 0 and not self._memsw:
             self._memory.write("memory.swappiness", "0")
-        self._oom = listen(self._memory)
+        self._oom = self._ears.add(listen(self._memory), READABLE)
         self._string()
         if self._unified is not None:
-            self._events = self._unified.open("cgroup.events")
+            self._events = self._ears.add(self._unified.open("cgroup.events"), CHANGED)
             self._all = wish.oom_group and not wish.hold and self._unified.has("cgroup.freeze")
 
     def procs_fds(self, *, alone: bool = False) -> tuple[int, ...]:
@@ -107,12 +109,15 @@ class Group:
         return tuple(self._fds)
 
     def shut(self) -> None:
-        fds, self._fds = self._fds, []
+        fds, self._fds, self._birthplace = [*self._fds, self._birthplace], [], -1
         for fd in fds:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def birthplace(self) -> int:
-        return self._unified.fd if self._unified is not None and self._unified is self._companions[0] else -1
+        if self._birthplace < 0 and self._unified is not None and self._unified is self._companions[0]:
+            self._birthplace = self._unified.itself()
+        return self._birthplace
 
     def set_limit(self, limit: int | None) -> int | None:
         self._set(limit, fresh=False)
@@ -183,20 +188,18 @@ class Group:
         return -1
 
     def notice_fd(self) -> int:
-        import select  # not before the command runs, as a rule
+        self._stand_together()
+        return self._ears.fileno()
 
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._wire.listen_by(self._epoll)
-            if self._oom >= 0:
-                self._epoll.register(self._oom, select.EPOLLIN)
-            if self._events >= 0:
-                self._epoll.register(self._events, select.EPOLLPRI)
-            if self._all and self._unified is not None:
-                from memrun.cgroup.together1 import Together  # the job runs by now
+    def tell(self, ear: Ear) -> None:
+        self._stand_together()
+        self._ears.tell(ear)
 
-                self._together = Together(self._unified)
-        return self._epoll.fileno()
+    def _stand_together(self) -> None:
+        if self._all and self._unified is not None and self._together is None:
+            from memrun.cgroup.together1 import Together  # the job runs by now
+
+            self._together = Together(self._unified)
 
     def hear(self) -> Heard:
         heard = Heard()
@@ -388,12 +391,6 @@ class Group:
 
     def close(self) -> None:
         self._wire.close()
-        for fd in [*self._fds, self._oom, self._events]:
-            if fd >= 0:
-                os.close(fd)
-        self._fds, self._oom, self._events = [], -1, -1
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
-        for part in (self._memory, *self._companions):
-            part.close()
+        self._ears.close()
+        self._oom = self._events = -1
+        self.shut()

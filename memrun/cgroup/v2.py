@@ -85,7 +85,7 @@ class Host:
         assert self._run is not None
         if wish.hold and not detect.may_exempt():
             self._go_ahead()
-        leaf = self._run.mkdir(name)
+        leaf = self._run.mkdir(name, held=False)
         group = None
         try:
             group = Group(self, leaf)
@@ -94,7 +94,6 @@ class Host:
             if group is not None:
                 group.close()
             self._run.rmdir(name)
-            leaf.close()
             raise
         return group
 

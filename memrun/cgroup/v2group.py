@@ -29,18 +29,19 @@ import errno
 import os
 
 from memrun.cgroup import Heard, Tally, bare_gap, detect, grace, tree
+from memrun.cgroup.ears import CHANGED, Ears
 from memrun.cgroup.files import Dir, keyed, number, read_again
 from memrun.errors import GroupError, LimitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import select
-
     from memrun.cgroup import Order, Wish
+    from memrun.cgroup.ears import Ear
     from memrun.cgroup.v2 import Host
 
 PAGE = os.sysconf("SC_PAGESIZE")
 MAX, HIGH, SWAP, FREEZE = "memory.max", "memory.high", "memory.swap.max", "cgroup.freeze"
+LOCAL = "memory.events.local"  # since 5.2
 SWAPPED_AT_ONCE = 1 << 20  # less than that is no room worth waiting for
 WRITE = os.O_WRONLY | os.O_CLOEXEC
 
@@ -66,14 +67,15 @@ class Group:
         self._lent = False
         self._order: Order | None = None
         self._fds: list[int] = []
-        self._epoll: select.epoll | None = None
-        self._events = leaf.open("memory.events")
-        self._local = leaf.open("memory.events.local") if leaf.has("memory.events.local") else -1
-        self._states = leaf.open("cgroup.events")
+        self._ears = Ears()
+        self._local = leaf.has(LOCAL)
+        self._events = self._states = -1
         self._outer_before = host.outer()
 
     def begin(self, wish: Wish) -> None:
         """Set everything up, swap first: a limit without it would mean something else for a moment."""
+        self._events = self._ears.add(self._leaf.open("memory.events"), CHANGED)
+        self._states = self._ears.add(self._leaf.open("cgroup.events"), CHANGED)
         self.swap, self._hold = wish.swap, wish.hold
         self._bare = wish.hold and not detect.may_exempt()
         if wish.hold and not self.can_freeze():
@@ -142,7 +144,7 @@ class Group:
     def tally(self) -> Tally:
         t = Tally()
         events = keyed(self._read(self._events))
-        local = keyed(self._read(self._local)) if self._local >= 0 else events
+        local = keyed(self._leaf.read(LOCAL)) if self._local else events
         stat = keyed(self._leaf.read("memory.stat"))
         t.limit = self.limit
         t.usage = self.usage()
@@ -166,15 +168,11 @@ class Group:
         return -1
 
     def notice_fd(self) -> int:
-        """memory.events and cgroup.events signal by POLLPRI, which an event loop's "readable" does not see: an epoll of our own
-        sees it, and is itself readable then. It stays so until the files are read again through these very descriptors."""
-        import select  # not before the command runs, as a rule
+        """Quiet again once the files are read through these very descriptors."""
+        return self._ears.fileno()
 
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._epoll.register(self._events, select.EPOLLPRI)
-            self._epoll.register(self._states, select.EPOLLPRI)
-        return self._epoll.fileno()
+    def tell(self, ear: Ear) -> None:
+        self._ears.tell(ear)
 
     def hear(self) -> Heard:
         heard = Heard()
@@ -188,7 +186,7 @@ class Group:
     def _kills(self, events: dict[str, int]) -> int:
         """But those at limits that the job gave to groups of its own: they are the job's affair, and no reason to end it."""
         kills = events.get("oom_kill", 0)
-        if kills and self._local >= 0 and events.get("oom", 0) and not keyed(self._read(self._local)).get("oom", 0):
+        if kills and self._local and events.get("oom", 0) and not keyed(self._leaf.read(LOCAL)).get("oom", 0):
             return 0
         return kills
 
@@ -327,11 +325,6 @@ class Group:
         return tree.remove(self._host.run(), self._leaf)
 
     def close(self) -> None:
-        for fd in [*self._fds, self._events, self._local, self._states]:
-            if fd >= 0:
-                os.close(fd)
-        self._fds, self._events, self._local, self._states = [], -1, -1, -1
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
-        self._leaf.close()
+        self._ears.close()
+        self._events = self._states = -1
+        self.shut()

@@ -11,32 +11,32 @@ from __future__ import annotations
 import os
 
 from memrun.cgroup import steep_gap
+from memrun.cgroup.ears import READABLE
 from memrun.cgroup.eventfd import count, listen, register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import select
     from collections.abc import Callable
 
+    from memrun.cgroup.ears import Ears
     from memrun.cgroup.files import Dir
 
 FILE = "memory.usage_in_bytes"
 PAGE = os.sysconf("SC_PAGESIZE")
-EPOLLIN = 0x1  # select's, which most runs load only when their command runs
 
 
 class Wire:
     """The wire as it is now, and those that come next."""
 
-    __slots__ = ("_begun", "_coming", "_epoll", "_group", "at", "fd")
+    __slots__ = ("_begun", "_coming", "_ears", "_group", "at", "fd")
 
-    def __init__(self, group: Dir) -> None:
-        self._group = group
+    def __init__(self, group: Dir, ears: Ears) -> None:
+        """`ears`: by which the wire is heard, this one and those that follow."""
+        self._group, self._ears = group, ears
         self.at: int | None = None
         self.fd = -1
         self._coming: dict[int, int] = {}  # limit: eventfd, of those that are strung
         self._begun: dict[int, int] = {}  # and of those that are being strung
-        self._epoll: select.epoll | None = None
 
     def string(self, limit: int | None) -> None:
         """A new one, before the old one is dropped; None: none any more."""
@@ -46,12 +46,8 @@ class Wire:
             self.fd = self._taken(limit)
             if self.fd < 0:
                 self.fd = listen(self._group, FILE, str(self.at))
-            if self._epoll is not None and self.fd >= 0:
-                self._epoll.register(self.fd, EPOLLIN)
-        if before >= 0:  # a registration ends with its eventfd
-            if self._epoll is not None:
-                self._epoll.unregister(before)
-            os.close(before)
+            self._ears.add(self.fd, READABLE)
+        self._ears.drop(before)  # a registration ends with its eventfd
 
     def _taken(self, limit: int) -> int:
         """Those for less are of no use any more, nor are those that were foreseen from another limit: `foresee` will drop them."""
@@ -88,12 +84,6 @@ class Wire:
         self._coming |= self._begun
         self._begun = {}
 
-    def listen_by(self, epoll: select.epoll) -> None:
-        """Who is to hear of it, of this wire and of those that follow."""
-        self._epoll = epoll
-        if self.fd >= 0:
-            epoll.register(self.fd, EPOLLIN)
-
     def tripped(self) -> bool:
         """Whether it was since the last look."""
         return count(self.fd) > 0
@@ -104,9 +94,7 @@ class Wire:
         fds.clear()
 
     def close(self) -> None:
-        self._epoll = None
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._ears.drop(self.fd)
+        self.fd = -1
         self._drop(self._coming)
         self._drop(self._begun)

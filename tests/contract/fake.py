@@ -21,6 +21,7 @@ from memrun.errors import GroupError, LimitError
 if TYPE_CHECKING:
     from memrun import cgroup
     from memrun.cgroup import Order, Wish
+    from memrun.cgroup.ears import Ear
 
 PAGE = os.sysconf("SC_PAGESIZE")
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -153,6 +154,9 @@ class Group:
     def notice_fd(self) -> int:
         self.alive()
         return self._epoll.fileno()
+
+    def tell(self, ear: Ear) -> None:
+        ear.register(self._epoll.fileno(), select.EPOLLIN)
 
     def hear(self) -> Heard:
         heard = Heard()

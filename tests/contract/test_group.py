@@ -16,7 +16,7 @@ import pytest
 from contract import fake
 
 from memrun import cgroup, launch
-from memrun.cgroup import Order, Wish, limits1, sampled, v2group
+from memrun.cgroup import Order, Wish, files, limits1, sampled, v1group, v2group
 from memrun.errors import GroupError, LimitError, MemrunError
 
 if TYPE_CHECKING:
@@ -728,6 +728,29 @@ class TestRemoval:
         group.close()
         assert open_files() == before
 
+    def test_what_is_told_of_elsewhere_is_told_of_no_more_once_it_is_closed(self, host):
+        """As one of many groups it is heard through somebody else's epoll."""
+
+        class Ear(dict):
+            def register(self, fd, mask):
+                assert fd not in self
+                self[fd] = mask
+
+            def unregister(self, fd):
+                os.fstat(fd)  # it is still open
+                del self[fd]
+
+        ear = Ear()
+        group = host.create("job.1", Wish(8 * M))
+        group.tell(ear)
+        assert ear
+        for fd in ear:
+            os.fstat(fd)
+        assert group.remove()
+        group.close()
+        if isinstance(group, (v1group.Group, v2group.Group)):
+            assert not ear
+
     def test_entering_again_leaks_nothing(self, host):
         """Each attempt asks for the descriptors once more."""
         before = open_files()
@@ -737,6 +760,51 @@ class TestRemoval:
         assert group.remove()
         group.close()
         assert open_files() == before
+
+
+@pytest.mark.parametrize("kind", KERNELS, indirect=True)
+class TestDescriptors:
+    """Thousands of groups share what a process may have."""
+
+    def test_a_group_has_two(self, host):
+        before = open_files()
+        group = host.create("job.1", Wish(8 * M))
+        group.procs_fds(alone=True)
+        group.birthplace()
+        group.shut()
+        group.hear()
+        assert len(open_files()) <= len(before) + 2
+        assert group.remove()
+        group.close()
+
+    def test_without_any_left_it_is_held_changed_and_killed_all_the_same(self, places):
+        group = places.group()
+        child = places.child(group)
+        fd, (soft, hard) = group.notice_fd(), resource.getrlimit(resource.RLIMIT_NOFILE)
+        files.keep_back()
+        taken = [os.open(os.devnull, os.O_RDONLY)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 8, hard))
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError as e:
+            assert e.errno == errno.EMFILE
+        try:
+            assert until(group.freeze, fd)
+            assert group.set_limit(24 * M) == 24 * M
+            assert group.hear().populated
+            assert group.pids() == [child.pid]
+            group.thaw()
+            group.kill()
+            assert ended(child)
+            assert until(lambda: not group.pids(), fd)
+            assert group.tally().limit == 24 * M
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            files._wanted[0] = 0
+            for fd in [*taken, *files._kept]:
+                os.close(fd)
+            files._kept.clear()
 
 
 @pytest.mark.parametrize("kind", KERNELS, indirect=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from memrun.batch import openfiles
 from memrun.cgroup import detect
 
 MEMRUN = [sys.executable, "-m", "memrun"]
@@ -541,6 +542,37 @@ def test_jobs_have_the_limit_on_open_files_that_memrun_was_given(file):
     )
     assert done.returncode == 0, done.stderr
     assert (file.folder / "given").read_text().split() == ["256", "512"]
+
+
+def _open_files_with(file, number):
+    """Of the supervisor, when so many jobs of each kind run."""
+    told = file.folder / f"told{number}"
+    os.mkfifo(told)
+    text = "".join(
+        f'[jobs.{kind}]\narray = "1-{number}"\nlimit = "8M"\n{keys}\ncommand = "echo x > {told}; exec sleep 100"\n'
+        for kind, keys in (("plain", ""), ("held", 'on_oom = "pause"'), ("log", 'log = "{job}.log"'))
+    )
+    fd = os.open(told, os.O_RDWR)
+    process = file.write(text).start("--fresh")
+    try:
+        heard = 0
+        while heard < 3 * number:
+            assert select.select([fd], [], [], 60)[0]
+            heard += os.read(fd, 4096).count(b"x")
+        file.until(f"log[{number}]", "RUNNING")
+        return len(os.listdir(f"/proc/{_supervisor(process.pid)}/fd"))
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+        os.close(fd)
+
+
+def test_what_live_jobs_cost_is_what_admission_counts(file):
+    """3 descriptors each, more where it is to be held or has a log: 5,000 jobs under a limit of 20,000."""
+    few, more = 4, 14
+    each = openfiles.EACH + (openfiles.EACH + openfiles.HELD) + (openfiles.EACH + openfiles.LOG)
+    assert openfiles.EACH == 3
+    assert _open_files_with(file, more) - _open_files_with(file, few) <= (more - few) * each
 
 
 def test_a_full_disk_loses_no_record_once_there_is_room_again(file):

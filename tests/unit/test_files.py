@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from memrun.cgroup import tree
+from memrun.cgroup import files, tree
 from memrun.cgroup.files import Dir, keyed, number, pids_in, read_all
 from memrun.errors import GroupError
 
@@ -212,3 +215,75 @@ def test_a_directory_is_known_to_have_none_below_by_its_links(tmp_path):
     assert here.children() == ["below"]
     here.close()
     assert not here.is_leaf()
+
+
+def test_a_directory_that_is_named_costs_no_descriptor(place, tmp_path):
+    before = open_files()
+    group = place.mkdir("job.1", held=False)
+    assert open_files() == before
+    (tmp_path / "job.1" / "limit").write_text("")
+    group.write("limit", "5")
+    assert (group.read("limit"), group.has("limit"), group.has("other")) == ("5", True, False)
+    assert (group.path, group.is_leaf(), group.children()) == (f"{tmp_path}/job.1", True, [])
+    group.mkdir("below").close()
+    assert (group.is_leaf(), group.children()) == (False, ["below"])
+    assert [found.path for found in tree.walk(group)] == [f"{tmp_path}/job.1/below", f"{tmp_path}/job.1"]
+    group.rmdir("below")
+    fd = group.itself()
+    assert os.path.samestat(os.fstat(fd), os.stat(group.path))
+    os.close(fd)
+    assert open_files() == before
+    (tmp_path / "job.1" / "limit").unlink()
+    place.rmdir("job.1")
+    assert not group.has("limit")
+    with pytest.raises(GroupError) as e:
+        group.read("limit")
+    assert (e.value.path, e.value.errno) == (f"{tmp_path}/job.1/limit", errno.ENOENT)
+
+
+def test_what_is_named_is_nothing_once_what_holds_it_is_closed(tmp_path):
+    """Not what happens to lie below the directory that memrun is in, nor below whatever has that number next."""
+    place = Dir(str(tmp_path))
+    group = place.mkdir("job.1", held=False)
+    (tmp_path / "job.1" / "limit").write_text("")
+    place.close()
+    for look in (lambda: group.read("limit"), lambda: group.write("limit", "1"), lambda: group.open("limit")):
+        with pytest.raises(GroupError) as e:
+            look()
+        assert e.value.errno == errno.EBADF
+    assert (group.has("limit"), group.children()) == (False, [])
+
+
+PRESSED = """
+import os, resource, sys
+sys.path.insert(0, {root!r})
+from memrun.cgroup import files, tree
+if {kept}:
+    files.keep_back()
+top = files.Dir(sys.argv[1])
+job = top.mkdir("job", held=False)
+job.mkdir("deep").mkdir("deeper").mkdir("deepest")
+for name in ("job/limit", "job/deep/deeper/cgroup.procs"):
+    open(f"{{sys.argv[1]}}/{{name}}", "w").write("7")
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+for _ in range(3):
+    job.write("limit", "8")
+    assert job.read("limit") == "8"
+    assert tree.pids(job) == [7]
+print("well")
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_some_descriptors_are_kept_back(tmp_path, kept):
+    """What is to be frozen or killed is, when there is not one left; without those that are kept it would not be."""
+    text = PRESSED.format(root=str(Path(files.__file__).parents[2]), kept=kept)
+    done = subprocess.run([sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout == "well\n") is kept, done.stderr
+    assert kept or "Too many open files" in done.stderr

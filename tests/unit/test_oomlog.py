@@ -149,7 +149,40 @@ def test_records_as_the_device_gives_them(tmp_path):
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)
     for text in V2_61:
         os.write(writer, f"4,1234,5678,-;{text}\n SUBSYSTEM=x\n".encode())
-    assert oomlog.report(reader, "memrun-707-1ee1/tail.1", 1).largest == [(709, "tail", 1651 * PAGE)]
+    log = oomlog.Log(reader)
+    assert log.report(0, "memrun-707-1ee1/tail.1", 1).largest == [(709, "tail", 1651 * PAGE)]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_who_listens_later_hears_what_is_logged_later():
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)
+    log = oomlog.Log(reader)
+    first = log.end()
+    for text in V2_61:
+        os.write(writer, f"4,1,1,-;{text}\n".encode())
+    second = log.end()
+    victim = V2_61[-1].replace("709", "710")
+    os.write(writer, f"4,1,1,-;{victim}\n".encode())
+    assert log.report(second, "memrun-1-a/x.1", 1).largest == [(710, "tail", (5020 + 1584) * 1024)]
+    assert log.report(first, "memrun-707-1ee1/tail.1", 1).largest == [(709, "tail", 1651 * PAGE)]  # also when asked later
+    assert log.end() == second + 1
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_storm_in_the_log_is_not_kept():
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)
+    log = oomlog.Log(reader)
+    since = log.end()
+    for number in range(5 * oomlog.MOST):
+        os.write(writer, b"4,1,1,-;noise\n")
+        if number % 8 == 0:
+            log.end()
+    for text in V2_61:
+        os.write(writer, f"4,1,1,-;{text}\n".encode())
+    assert log.report(since, "memrun-707-1ee1/tail.1", 1).largest == [(709, "tail", 1651 * PAGE)]
+    assert len(log._lines) < 2 * oomlog.MOST
     os.close(reader)
     os.close(writer)
 
@@ -184,4 +217,6 @@ def test_only_the_kernel_s_own_lines_count(tmp_path):
         read.setblocking(False)
         for record in (f"4,1,1,-;{said}\n", f"12,2,2,-;{said} forged\n", "garbage", "6,3,3,-;last\n SUBSYSTEM=x\n"):
             write.send(record.encode())
-        assert oomlog._lines(read.fileno()) == [said, "last"]
+        log = oomlog.Log(read.fileno())
+        assert log.end() == 2
+        assert log._lines == [said, "last"]
