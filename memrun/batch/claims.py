@@ -1,6 +1,9 @@
 """The books of a batch's budget: who claims room, who has how much, what is still free. It reckons; plan.py decides, scheduler.py acts.
 
 A limit in use is what the group has, as the kernel gave it back; what was promised counts from the promise on.
+
+Of thousands of jobs that run each has news now and then, and each end makes room for another start: so the books are not made up anew for
+each, but corrected where something has happened (`touch`), and where that has changed nothing, nothing is planned again.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ class Claims:
         self._queue: dict[str, Entry] = {}
         self._sorted: list[Claim] = []  # of the same, in the plan's order
         self._busy: dict[str, Entry] = {}
+        self._holdings: dict[str, Holding] = {}  # of the same, when they were last looked at
+        self._services = 0  # among them
+        self._touched: dict[str, Entry] = {}  # and something has happened to them since
+        self._futile: tuple[int | None, int | None] | None = None  # budget and slots with which nobody could be started
         self._asking: dict[str, Entry] = {}  # and some that did
         self._most: int | None = None  # jobs at a time, while there is no room for more processes
 
@@ -39,6 +46,7 @@ class Claims:
         if entry.rank < 0:
             entry.rank = next(self._ranks)
         entry.queued = True
+        self._futile = None
         self._queue[entry.name] = entry
         insort(self._sorted, Claim(entry.name, entry.limit or 0, entry.rank, self._full(entry)), key=order)
 
@@ -49,6 +57,7 @@ class Claims:
             entry.queued = False
             self._queue.pop(entry.name, None)
         if names:
+            self._futile = None
             self._sorted = [claim for claim in self._sorted if claim.name not in names]
 
     def ask(self, entry: Entry, limit: int) -> bool:
@@ -73,23 +82,48 @@ class Claims:
         for entry in entries:
             entry.reserved = entry.limit or 0
             self._busy[entry.name] = entry
+            self.touch(entry)
+
+    def touch(self, entry: Entry) -> None:
+        """What it holds may be another by the next plan."""
+        self._touched[entry.name] = entry
 
     def plan(self, now: float, *, starts: bool) -> Plan:
-        """What may be done at once; `starts`: whether anything may be started at all. Where nobody wants anything nobody is looked at: of
-        thousands that run, each has news now and then."""
+        """What may be done at once; `starts`: whether anything may be started at all."""
         if not self._asking and not (starts and self._sorted):
             return Plan()
-        self._busy = {name: entry for name, entry in self._busy.items() if entry.busy}
+        self._correct(now)
         slots = self._slots()
-        if not self._asking and slots is not None and len(self._busy) >= slots:
+        if not self._asking and ((slots is not None and len(self._busy) >= slots) or self._futile == (self.budget, slots)):
             return Plan()
-        holdings = [self._holding(entry, now) for entry in self._busy.values()]
+        if self._asking:  # what they lose by ending is told by the clock
+            self._holdings = {name: self._holding(entry, now) for name, entry in self._busy.items()}
         self._asking = {name: entry for name, entry in self._asking.items() if entry.asks is not None}
-        return plan(self._sorted if starts else [], holdings, self.budget, slots)
+        found = plan(self._sorted if starts else [], list(self._holdings.values()), self.budget, slots)
+        self._futile = None if found != Plan() or self._asking else (self.budget, slots)
+        return found
+
+    def _correct(self, now: float) -> None:
+        for name, entry in self._touched.items():
+            before, after = self._holdings.pop(name, None), None
+            if entry.busy:
+                after = self._holdings[name] = self._holding(entry, now)
+                self._busy[name] = entry
+            else:
+                self._busy.pop(name, None)
+            self._services += (after is not None and after.firm) - (before is not None and before.firm)
+            if (
+                before is None
+                or after is None
+                or (before.size, before.most, before.fixed) != (after.size, after.most, after.fixed)
+            ):
+                self._futile = None
+        self._touched.clear()
 
     def crowd(self, entry: Entry) -> bool:
         """There was no room for one more process: no more jobs at a time than there are, until one has ended. False: there are none."""
         entry.reserved = None
+        self.touch(entry)
         busy = [other for other in self._busy.values() if other.busy]
         if all(other.job.service for other in busy):
             return False
@@ -105,13 +139,13 @@ class Claims:
     def end(self, entry: Entry) -> None:
         """It has ended: perhaps there is room for one more process again."""
         self.leave([entry])
+        self.touch(entry)
         if self._most is not None:
             self._most += 1
 
     def _slots(self) -> int | None:
-        services = sum(entry.job.service for entry in self._busy.values())
         bounds = [self._most] if self._most is not None else []
-        bounds += [self.parallel + services] if self.parallel is not None else []
+        bounds += [self.parallel + self._services] if self.parallel is not None else []
         return min([*bounds, *([self.files] if self.files is not None else [])], default=None)
 
     def _full(self, entry: Entry) -> int:

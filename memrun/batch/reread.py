@@ -28,8 +28,7 @@ def apply(scheduler: Scheduler, batch: Batch) -> list[str]:
         if word:
             said.append(f"{name} {word}")
     said += _rebudget(scheduler, batch)
-    scheduler.batch = batch
-    scheduler.change()
+    scheduler.obey(batch)
     return said
 
 

@@ -65,8 +65,10 @@ class Scheduler:
         self._hooks: Pool | None = None
         self._board = Switchboard()
         self._launching = trio.Semaphore(AT_ONCE)
-        self._waiting: dict[str, Entry] = {}  # for others
+        self._waiting: dict[str, Entry] = {}  # to be started
+        self._unmet: dict[str, Entry] = {}  # those of them that wait for others
         self._look = True  # somebody's needs may have been met
+        self._doubt = False  # somebody may not be started at all who has all that he needs
         self._unsynced, self._due = False, math.inf  # the ledger, and when it wants to be
         self._failure = ""  # the first job that has failed
         self._total = self._open = 0  # jobs that are no services: all, and those that are not done
@@ -79,7 +81,7 @@ class Scheduler:
         """One more."""
         entry = self.entries[job.name] = Entry(job, self.site.size(job.spec.limit))
         entry.since = trio.current_time()
-        self._waiting[job.name] = entry
+        self._waiting[job.name] = self._unmet[job.name] = entry
         self._look = True
         self._total += not job.service
         self._open += not job.service
@@ -91,24 +93,30 @@ class Scheduler:
         self._open -= not entry.job.service
         self._note_failure(entry, outcome)
         entry.over.set()
-        self._waiting.pop(entry.name, None)
+        self._wait_no_more(entry)
 
     def forget(self, entry: Entry) -> None:
         """It has not been started, and never was there."""
         del self.entries[entry.name]
         self._total -= not entry.job.service
         self._open -= not entry.job.service
-        self._waiting.pop(entry.name, None)
+        self._wait_no_more(entry)
         self.claims.leave([entry])
+
+    def _wait_no_more(self, entry: Entry) -> None:
+        self._waiting.pop(entry.name, None)
+        self._unmet.pop(entry.name, None)
 
     def redefine(self, entry: Entry, job: Job) -> None:
         """It is something else now: what runs is restarted, what waits is as if it had always been so."""
         before, entry.job = entry.job, job
+        self.claims.touch(entry)
         self._total += before.service - job.service
         self._open += before.service - job.service
         if entry.waiting:
             self.claims.leave([entry])
             entry.limit, entry.rank = self.site.size(job.spec.limit), -1
+            self._unmet[entry.name] = entry
         elif job.differs(before):
             self._start_anew(entry)
         self._look = True
@@ -127,6 +135,12 @@ class Scheduler:
         elif entry.run is not None:
             entry.new_limit = limit
             entry.run.command(events.RestartAsked(trio.current_time()))
+
+    def obey(self, batch: Batch) -> None:
+        """What the file says besides jobs is this now."""
+        self.batch = batch
+        self._look = self._doubt = True
+        self.change()
 
     # The whole life of it
 
@@ -191,7 +205,7 @@ class Scheduler:
         starts = [self.entries[name] for name in found.starts]
         self.claims.promise(starts)
         for entry in starts:
-            self._waiting.pop(entry.name, None)
+            self._wait_no_more(entry)
             self._nursery.start_soon(self._start, entry)
         self._sync()
 
@@ -204,13 +218,15 @@ class Scheduler:
         again = True
         while again:
             again = False
-            for entry in list(self._waiting.values()):
+            for entry in list((self._waiting if self._doubt else self._unmet).values()):
                 why = self._why_not(entry)
                 if why:
                     self._done(entry, Outcome(entry.name, "skipped", why=why))
                     again = True
                 elif not entry.queued and all(met(need, self.entries) for need in entry.job.needs):
+                    self._unmet.pop(entry.name, None)
                     self.claims.queue(entry)
+        self._doubt = False
 
     def _why_not(self, entry: Entry) -> str:
         """Why it will never be started; '' where it may be."""
@@ -226,7 +242,7 @@ class Scheduler:
         """Launch what was promised its memory. While the kernel takes its time with one, others are launched."""
         async with self._launching:
             if self.ending or entry.done or entry.stopped:
-                entry.reserved = None
+                self._unreserve(entry)
                 if entry.waiting:
                     self._done(
                         entry, Outcome(entry.name, "skipped", why=TOO_LATE if self.ending else hopeless(entry, self.entries))
@@ -256,7 +272,7 @@ class Scheduler:
                 tell_unstarted(self._hooks, entry.job.spec, error, lambda text: self.told(entry, events.Tell("hook", text)))
             self._done(entry, unstarted(entry, error))
         else:
-            entry.reserved = None
+            self._unreserve(entry)
             entry.run.enter(lambda: raised(error))
 
     def _arrived(self, entry: Entry, attempt: Attempt) -> None:
@@ -266,7 +282,7 @@ class Scheduler:
         if run is not None and run.record is not None:  # it was stopped meanwhile, and is over
             attempt.abandon()
             self.berths.clear(entry)
-            entry.reserved = None
+            self._unreserve(entry)
             return
         pump(entry, self._nursery)
         if run is None:
@@ -279,12 +295,17 @@ class Scheduler:
             self._nursery.start_soon(self._attend, entry, run)
         else:
             run.enter(lambda: attempt)
-        entry.reserved = None
+        self._unreserve(entry)
         if self.ending or entry.stopped:
             self.stop_one(entry, now=self.ending == "killing")
         elif entry.changed:
             entry.changed = False
             self._start_anew(entry)
+
+    def _unreserve(self, entry: Entry) -> None:
+        """What it has from now on is what its group has."""
+        entry.reserved = None
+        self.claims.touch(entry)
 
     async def _attend(self, entry: Entry, run: Run) -> None:
         """From its start to its outcome."""
@@ -308,7 +329,7 @@ class Scheduler:
         self._open -= not entry.job.service
         self._note_failure(entry, outcome)
         entry.over.set()
-        self._waiting.pop(entry.name, None)
+        self._wait_no_more(entry)
         self._look = True
         self.claims.end(entry)
         again = again or outcome.result == "skipped" or entry.dropped
@@ -320,6 +341,7 @@ class Scheduler:
 
     def _note_failure(self, entry: Entry, outcome: Outcome) -> None:
         if not outcome.ok and outcome.result != "skipped" and not entry.job.service:
+            self._doubt = self._doubt or not self._failure
             self._failure, self._look = self._failure or entry.name, True
 
     def _heard(self, entry: Entry, what: object) -> None:
@@ -337,7 +359,7 @@ class Scheduler:
 
     def stop_one(self, entry: Entry, *, now: bool = False) -> None:
         """End one job; one that has not been started never will be."""
-        entry.stopped = self._look = True
+        entry.stopped = self._look = self._doubt = True
         if entry.run is not None and not entry.done:
             at = trio.current_time()
             entry.run.catch_up()
@@ -350,7 +372,7 @@ class Scheduler:
         self.ending = "killing" if self.ending or now else "stopping"
         if self.ending == "killing" and self._hooks is not None:
             self._hooks.cut()
-        self._look = True
+        self._look = self._doubt = True
         for entry in [entry for entry in self.usher.launched.values() if not entry.done]:
             self.stop_one(entry, now=self.ending == "killing")
         self.change()

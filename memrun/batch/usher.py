@@ -36,6 +36,7 @@ class BatchUsher:
 
     def hear(self, entry: Entry, what: events.Event | events.Tell) -> None:
         """One event of a job's, before it is acted upon."""
+        self._claims.touch(entry)
         match what:
             case events.Launched():
                 entry.started = True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 
 import pytest
 
+from memrun.batch import claims
 from memrun.batch.claims import Claims
+from memrun.batch.plan import plan
 from memrun.errors import RefusedError
 
 MIB = 1 << 20
@@ -102,3 +105,80 @@ def test_where_nobody_wants_anything_nobody_is_looked_at(books):
     assert not one.looks
     assert books.plan(0.0, starts=True).starts == ("more",)
     assert one.looks
+
+
+class TestCorrectedBooks:
+    """What is corrected where something has happened is the same as if it were made up anew for each plan."""
+
+    @staticmethod
+    def anew(books, now):
+        """The plan of books that have just been opened."""
+        busy = [one for one in books._busy.values() if one.busy]
+        slots = None if books.parallel is None else books.parallel + sum(one.job.service for one in busy)
+        return plan(books._sorted, [books._holding(one, now) for one in busy], books.budget, slots)
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_any_history(self, seed):
+        dice = random.Random(seed)
+        books = Claims(SimpleNamespace(size=lambda size: size), dice.choice([None, 60 * MIB]), dice.choice([None, 3, 6]))
+        waiting, running, made, started = [], [], 0, 0
+        for now in range(150):
+            match dice.choice(["come", "come", "end", "end", "leave", "news", "raise", "ask", "budget", "nothing"]):
+                case "come":
+                    one = entry(f"job-{made}", dice.randint(1, 25) * MIB, service=dice.random() < 0.1)
+                    one.busy, one.held, made = False, 0, made + 1
+                    books.queue(one)
+                    waiting.append(one)
+                case "end" if running:
+                    one = running.pop(dice.randrange(len(running)))
+                    one.busy, one.held, one.paused, one.asks = False, 0, None, None
+                    books.end(one)
+                case "leave" if waiting:
+                    books.leave([waiting.pop(dice.randrange(len(waiting)))])
+                case "news" if running:
+                    books.touch(dice.choice(running))
+                case "raise" if running:
+                    one = dice.choice(running)
+                    one.held = max(MIB, one.held + dice.choice([-MIB, MIB]))
+                    books.touch(one)
+                case "ask" if running:
+                    one = dice.choice(running)
+                    one.paused = SimpleNamespace(by="limit", until=now + 1)
+                    books.touch(one)
+                    books.ask(one, one.held + dice.randint(1, 10) * MIB)
+                case "budget" if books.budget is not None:
+                    books.budget += dice.choice([-5, 5]) * MIB
+            expected, found = self.anew(books, float(now)), books.plan(float(now), starts=True)
+            assert found == expected, now
+            for name, size in found.grants:
+                one = next(one for one in running if one.name == name)
+                one.held, one.paused, one.asks = size, None, None
+                books.touch(one)
+            going = [one for one in waiting if one.name in found.starts]
+            books.promise(going)
+            for one in going:
+                one.busy, one.held = True, one.limit
+                books.touch(one)
+                waiting.remove(one)
+                running.append(one)
+            started += len(going)
+        assert started > 3
+
+    def test_where_nothing_has_changed_nothing_is_planned_again(self, monkeypatch):
+        plans = []
+
+        def counted(*given):
+            plans.append(given)
+            return plan(*given)
+
+        monkeypatch.setattr(claims, "plan", counted)
+        books = Claims(SimpleNamespace(size=lambda size: size), 100 * MIB, None)
+        running = start(books, 10)
+        books.queue(entry("more"))
+        for one in running:
+            books.touch(one)
+            assert not books.plan(0.0, starts=True).starts
+        assert len(plans) == 1
+        running[0].busy, running[0].held = False, 0
+        books.end(running[0])
+        assert books.plan(0.0, starts=True).starts == ("more",)
