@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memrun.units import Size
 
 STATES = ("WAITING", "STARTING", "RUNNING", "PAUSED", "BACKOFF", "STOPPING", "EXITED", "FATAL")
+FIRST = ("PAUSED", "STOPPING", "STARTING", "RUNNING", "BACKOFF", "FATAL", "EXITED", "WAITING")  # for whom a view has room first
 UNTIL = ("succeeded", "finished", "started")
 
 

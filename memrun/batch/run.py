@@ -15,7 +15,7 @@ from memrun import errors, events, history, news, report, signals, watch
 from memrun.batch import openfiles, reread, summary
 from memrun.batch.berth import Berths, write_report
 from memrun.batch.desk import BatchDesk
-from memrun.batch.progress import progress
+from memrun.batch.progress import Uses, progress
 from memrun.batch.scheduler import Scheduler
 from memrun.batch.up import CHANGED
 from memrun.control import serve
@@ -64,6 +64,7 @@ class Show:
         self._all_said = trio.Event()
         self.signal = 0  # that ended it
         self.began = 0.0
+        self.uses = Uses()
 
     async def play(self, known: Mapping[str, Known], done: Mapping[str, Outcome], ends: Ends) -> int:
         """All of it; the exit status."""
@@ -113,7 +114,7 @@ class Show:
             await view.plain(self._lines, self._all_said)
 
     def _progress(self) -> Progress:
-        return progress(self.scheduler, self.began)
+        return progress(self.scheduler, self.began, self.uses)
 
     def say(self, line: str) -> None:
         """One line for whoever started us."""

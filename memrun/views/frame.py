@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from memrun.jobs import FIRST
 from memrun.units import format_size
 from memrun.views.cells import cut, fit, pad, plain, width
 
@@ -26,7 +27,6 @@ STYLES = {
     "RUNNING": "green", "PAUSED": "bold yellow", "STARTING": "cyan", "BACKOFF": "magenta", "STOPPING": "red",
     "WAITING": "dim", "EXITED": "dim", "FATAL": "bold red",
 }  # fmt: skip
-FIRST = ("PAUSED", "STOPPING", "STARTING", "RUNNING", "BACKOFF", "FATAL", "EXITED", "WAITING")  # for whom there is room first
 STATE, SMALL, SINCE = 8, 10, 6  # cells of the columns of a row
 
 

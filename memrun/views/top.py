@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from rich.text import Text
 
 from memrun import clients, errors
+from memrun.jobs import FIRST
 from memrun.units import format_size
 from memrun.views.cells import cut, fit, pad, plain, width
-from memrun.views.frame import FIRST, SMALL, STYLES, Page, alarm, brief
+from memrun.views.frame import SMALL, STYLES, Page, alarm, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
