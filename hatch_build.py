@@ -1,4 +1,4 @@
-"""What a wheel carries beside the package: the man page and the shell completions, made from the source that it is built of."""
+"""What a wheel carries beside the package: the command, and the man page and the shell completions, made from the source that it is built of."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+MOST = 120  # characters of a first line that every kernel reads
+
 
 class Papers(BuildHookInterface[Any]):
-    """An editable install has none: they would be copies of what is about to change."""
+    """An editable install has no papers: they would be copies of what is about to change."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        # Built on the machine where it is installed, the interpreter is the one that its first line has to name.
+        strange = " " in sys.executable or len(sys.executable) > MOST
+        build_data["shared_scripts"][f"bin/memrun{'.sh' if strange else ''}"] = "memrun"
         if version == "editable":
             return
         self.made = tempfile.TemporaryDirectory()
