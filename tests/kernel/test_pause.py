@@ -114,14 +114,20 @@ def test_held_and_raised_without_a_loss(judged, hog, way):
         assert [one["by"] for one in record["raises"]] == ["rule"] * len(record["raises"])
 
 
-def test_given_more_in_time_it_is_never_held(judged, hog, tmp_path):
-    """It climbs slowly, so that each raise has been prepared; and it is told, and recorded, as one that was held."""
-    told = tmp_path / "events"
-    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "2", "--events", str(told)]
+def test_given_more_in_time_it_is_never_held(held, hog, tmp_path):
+    """It begins when memrun's event loop runs, and climbs slowly, so that each raise has been prepared; it is told, and recorded, as one that
+    was held."""
+    gate, told, report = tmp_path / "gate", tmp_path / "events", tmp_path / "report"
+    os.mkfifo(gate)
+    words = ["--limit", "20M", "--on-oom", "pause", "--grow", "2", "--events", str(told), "--report", str(report)]
     for _ in range(5):  # on a machine with much else to do, a second may be too short for the preparation
         told.unlink(missing_ok=True)
-        done, record = judged(*words, "--", hog, "step", "1000", "30", "60")
-        assert (record["result"], done.returncode, record["oom_kills"]) == ("success", 0, 0), (done, record)
+        job = held(*words, "--", "sh", "-c", f"read go < {gate}; exec {hog} step 1000 30 60")
+        job.until("RUNNING")  # said by the event loop
+        gate.write_text("go\n")
+        assert job.end()[2] == 0
+        record = json.loads(report.read_text())
+        assert (record["result"], record["oom_kills"]) == ("success", 0), record
         found = [(one["from"] >> 20, one["to"] >> 20, one["by"]) for one in record["raises"]]
         assert found == [(20, 40, "rule"), (40, 80, "rule")]
         assert 0 < record["paused"] < record["elapsed"]
