@@ -5,7 +5,7 @@ took its time, or a sleep that lasted too long). The longest of those between a 
 reaction; 0, where there was none: a job that is given more before it has got as far as its limit does not stop at all. listener.c hears of
 it at the limit itself, on v1, where the kernel has parked the job by then.
 A kill: one process of two touches memory until the kernel kills it; what counts is how much longer the other one wrote down the time.
-Both begin when the launcher has been waiting for a while. Takes about a minute.
+Both begin when the launcher has been waiting for a while. Takes about a minute; in a User-Mode Linux ten.
 """
 
 from __future__ import annotations
