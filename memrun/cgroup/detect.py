@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
+from memrun.cgroup import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,12 +187,12 @@ def swap_free() -> int:
 def _slurp(path: str) -> str:
     chunks = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = files.surely(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             while chunk := os.read(fd, 1 << 16):
                 chunks.append(chunk)
         finally:
-            os.close(fd)
+            files.close(fd)
     except OSError as e:
         if e.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
             raise  # what is not there and what we cannot look at are two things

@@ -46,11 +46,11 @@ def _fill() -> None:
 
 
 def _open(path: str, flags: int, above: int | None = None) -> int:
-    return _surely(lambda: os.open(path, flags, dir_fd=above))
+    return surely(lambda: os.open(path, flags, dir_fd=above))
 
 
-def _surely(act: Callable[[], Opened]) -> Opened:
-    """What takes one descriptor."""
+def surely(act: Callable[[], Opened]) -> Opened:
+    """What takes one descriptor, from those that were kept back if there is no other."""
     try:
         return act()
     except OSError as e:
@@ -60,7 +60,8 @@ def _surely(act: Callable[[], Opened]) -> Opened:
         return act()
 
 
-def _close(fd: int) -> None:
+def close(fd: int) -> None:
+    """And there is one to be kept back again."""
     os.close(fd)
     if len(_kept) < _wanted[0]:
         _fill()
@@ -91,7 +92,7 @@ class Dir:
         """Let go of the directory; twice is once."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            _close(fd)
+            close(fd)
 
     def has(self, name: str) -> bool:
         """Whether the control file exists: what a kernel offers is asked for, never inferred from its version."""
@@ -120,7 +121,7 @@ class Dir:
         except OSError as e:
             raise GroupError("read", f"{self.path}/{name}", e.errno or errno.EIO) from None
         finally:
-            _close(fd)
+            close(fd)
 
     def write(self, name: str, data: str, flags: int = 0) -> None:
         """One write(2) of the whole value."""
@@ -130,7 +131,7 @@ class Dir:
         except OSError as e:
             raise GroupError("write", f"{self.path}/{name}", e.errno or errno.EIO, data) from None
         finally:
-            _close(fd)
+            close(fd)
 
     def mkdir(self, name: str, *, held: bool = True) -> Dir:
         """Make a directory below this one, and open it unless it is not to be `held`: named, for as long as this one is."""
@@ -175,12 +176,12 @@ class Dir:
         except OSError:
             return []
         try:
-            with _surely(lambda: os.scandir(fd)) as entries:  # it makes a copy
+            with surely(lambda: os.scandir(fd)) as entries:  # it makes a copy
                 return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
         except OSError:
             return []
         finally:
-            _close(fd)
+            close(fd)
 
 
 def read_all(fd: int) -> str:

@@ -16,7 +16,7 @@ import pytest
 from contract import fake
 
 from memrun import cgroup, launch
-from memrun.cgroup import Order, Wish, files, limits1, sampled, v1group, v2group
+from memrun.cgroup import Order, Wish, detect, files, limits1, sampled, v1group, v2group
 from memrun.errors import GroupError, LimitError, MemrunError
 
 if TYPE_CHECKING:
@@ -795,6 +795,7 @@ class TestDescriptors:
             assert group.hear().populated
             assert group.pids() == [child.pid]
             group.thaw()
+            assert detect.own(child.pid)  # v1: where else it may be frozen
             group.kill()
             assert ended(child)
             assert until(lambda: not group.pids(), fd)

@@ -61,7 +61,7 @@ ROOMS = {
     "cgroup.sampled": "errors cgroup ?cgroup.ears cgroup.board cgroup.members cgroup.sampler",
     "cgroup.files": "errors",
     "cgroup.ears": "",
-    "cgroup.detect": "",
+    "cgroup.detect": "cgroup.files",
     "cgroup.ladder": "errors cgroup.detect cgroup.ground ~cgroup.prepared ~cgroup.scope ~cgroup.survey",
     "cgroup.dbus": "",
     "cgroup.scope": "errors cgroup.dbus",
