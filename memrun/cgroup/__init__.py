@@ -285,7 +285,7 @@ def open_host(pid: int) -> Host:
 
 
 def _ground(setup: detect.Setup, name: str) -> tuple[detect.Setup, str]:
-    if setup.version == "v1" and os.access(setup.memory or "", os.W_OK):
+    if detect.is_ready(setup):
         return setup, detect.BELOW_OURS  # on the lowest rung: the others need not be loaded
     from memrun.cgroup import ladder
 

@@ -162,6 +162,11 @@ def look() -> Setup:
     return setup
 
 
+def is_ready(setup: Setup) -> bool:
+    """Whether groups can be made where we are, on v1, without another step (v2: see ground.obstacle)."""
+    return setup.version == "v1" and os.access(setup.memory or "", os.W_OK)
+
+
 def mounts() -> list[Mount]:
     """This machine's cgroup mounts."""
     return parse_mountinfo(_slurp(MOUNTINFO))

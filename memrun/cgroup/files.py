@@ -6,7 +6,7 @@ and used once, and a descriptor for each directory of thousands of jobs would be
 read or write: the kernel takes a value in one piece. Errors name the operation, the path *and the data written*; an errno alone has sent
 many people the wrong way.
 
-Somebody else may have used up the last descriptor, and a job is to be frozen or killed all the same: one is kept back for that.
+Somebody else may have used up the last descriptor, and a job is to be frozen or killed all the same: some are kept back for that.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _way(own: str, place: str) -> str:
 
 
 def _on_v1(setup: Setup) -> tuple[Setup, str]:
-    if os.access(setup.memory or "", os.W_OK):
+    if detect.is_ready(setup):
         return setup, detect.BELOW_OURS
     from memrun.cgroup import prepared
 
