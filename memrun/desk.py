@@ -215,7 +215,7 @@ async def _set(run: Run, words: Words) -> Words:
             answer |= await _raise(run, {"size": text})
         elif key in {"soft", "swap"}:
             group.tune(key, run.site.size(parse_size(str(text))))
-            run.move_marks()
+            run.thresholds.move()
         elif key == "swappiness" and str(text).isdecimal() and int(str(text)) <= 200:
             group.tune(key, int(str(text)))
         else:

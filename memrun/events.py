@@ -42,10 +42,12 @@ class Emptied:
 
 @value
 class Settled:
-    """The record of an attempt was taken; `result` is one of its words."""
+    """The record of an attempt was taken; `result` is one of its words; `passed`: thresholds (by index) that its peak is above and that
+    nobody has told of, because it was over before anybody could look."""
 
     at: float
     result: str
+    passed: tuple[int, ...] = ()
 
 
 @value

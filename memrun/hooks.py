@@ -101,8 +101,11 @@ class Hooks:
         match event:
             case events.OomKilled():
                 self._tell_of_kills()
-            case events.Settled() if self._run.records[-1].oom_kills:
-                self._tell_of_kills()  # its notice may have lost the race with the exit
+            case events.Settled():
+                if self._run.records[-1].oom_kills:
+                    self._tell_of_kills()  # its notice may have lost the race with the exit
+                for index in event.passed:
+                    self.fire("threshold", self._run.rule.marks[index].about)
             case events.Launched() if self._run.records:
                 self.fire("restarted", f"attempt {self._run.records.ended + 1}")
             case events.Crossed(_, index, True):

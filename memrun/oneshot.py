@@ -161,7 +161,7 @@ def _in_place_of_groups(spec: Spec, teller: Teller) -> Host:
 def _already_done(attempt: Attempt, spec: Spec) -> bool:
     """A short look: whether the command has ended, nothing is left of it, and it is not to be started again. Cut short when it is
     out of memory, for then there may be something to do."""
-    if spec.on_oom == "restart" or spec.restart != "no" or spec.on_event or spec.events:
+    if spec.on_oom == "restart" or spec.restart != "no" or spec.at or spec.on_event or spec.events:
         return False
     import select  # the command runs: what its end needs is loaded beside it, the rest of it by `history`
 

@@ -24,8 +24,8 @@ comes out of one budget, whatever it is for.
 
 from __future__ import annotations
 
-from memrun import events
-from memrun.budget import GOLDEN, counted, delay, foreseen, grown, wanted_again
+from memrun import events, verdict
+from memrun.budget import GOLDEN, counted, foreseen, grown
 from memrun.events import Finish, Freeze, Kill, Lend, LetGo, Settle, Signal, Tell, Thaw
 from memrun.states import (
     AGAIN,
@@ -44,7 +44,6 @@ from memrun.states import (
     State,
     Waiting,
 )
-from memrun.units import format_size
 from memrun.values import replace
 
 TYPE_CHECKING = False
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
 SLOWEST = 1.0
 SLOWEST_ASK = 30.0
-FREE = {"restart-asked", "gave-way"}  # those that are no doing of the job's: neither delayed nor counted
 HEARING = 0.5  # seconds that a held job may run to hear a signal
 
 __all__ = ["GOLDEN", "START", "Action", "Rule", "State", "alarm", "foreseen", "grown", "step"]
@@ -90,8 +88,8 @@ def step(rule: Rule, state: State, event: Event) -> Step:
             return _launched(rule, state, at, limit)
         case events.LaunchFailed():
             return replace(state, phase=Over()), (Finish("launch"),)
-        case events.Settled(at, result):
-            return _settled(rule, state, at, result)
+        case events.Settled():
+            return verdict.settled(rule, state, event)
         case events.StopAsked(at, number):
             return _stop(rule, replace(state, stopped=True), "stopped", at, number)
         case events.KillAsked(at):
@@ -195,30 +193,6 @@ def _detach(state: State) -> Step:
         case Waiting() | Ending(_, _, True):
             return state, ()
     return replace(state, phase=Settling("detached"), gone=True, empty=True, deadline=None), (LetGo(), Settle("detached"))
-
-
-def _settled(rule: Rule, state: State, at: float, result: str) -> Step:
-    why = state.phase.why if isinstance(state.phase, Settling) else ""
-    again = wanted_again(rule, why, result)
-    if state.stopped or not again:
-        return replace(state, phase=Over()), (Finish("stopped" if again and why != "oom-kill" else why),)
-    asked = why in FREE
-    if not asked and len(counted(rule, state.tries, at)) >= rule.attempts:
-        return replace(state, phase=Over()), (Finish("exhausted"), Tell("exhausted", f"{rule.attempts} attempts are used up"))[
-            ::-1
-        ]
-    quick = 0 if at - state.began >= rule.min_uptime else state.quick + (not asked)
-    short = why == "gave-way" or (result == "oom-kill" and rule.on_oom == "restart")
-    limit = grown(rule, state.limit) if short else state.limit
-    pause = 0.0 if asked else delay(rule, quick)
-    tries = state.tries[:-1] if asked else state.tries
-    return replace(state, phase=Waiting(at + pause), limit=limit, quick=quick, tries=tries), (_again(result, why, pause, limit),)
-
-
-def _again(result: str, why: str, pause: float, limit: int | None) -> Tell:
-    causes = {"restart-asked": "as asked", "restart": "by rule", "gave-way": "because others needed its memory"}
-    cause = causes.get(why, f"after {result}")
-    return Tell("restarting", f"restarts {cause} in {pause:.1f} s with a limit of {format_size(limit)}")
 
 
 # At the limit

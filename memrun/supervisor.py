@@ -18,6 +18,7 @@ from memrun.cgroup import Order
 from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
 from memrun.record import Attempts
+from memrun.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,11 +50,11 @@ class Run:
         self.board: Switchboard | None = None  # through which it hears of its group: one of many
         self.remark = ""  # why the usher has ended the current attempt
         self.hooks = hooks.Hooks(self)
+        self.thresholds = Thresholds(attempt.spec.at)
         self._raises: list[dict[str, object]] = []
         self._held_since: float | None = None
         self._held_for = 0.0
         self._watching: trio.CancelScope | None = None
-        self._listening: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._failure: MemrunError | None = None
         self._answer: events.Event | None = None  # of the machine's, to what has just been asked
@@ -174,19 +175,6 @@ class Run:
             self._nursery.start_soon(task, self)
         return self._nursery is not None
 
-    async def listen_to_marks(self, group: Group) -> None:
-        """Thresholds of an attempt: shares are of its limit, so a new limit moves them."""
-        found = [
-            gauges.Mark(mark.resolve(group.limit, group.swap), mark.hold, cache=mark.cache, swap=mark.swap)
-            for mark in self.spec.at
-        ]
-        while True:
-            with trio.CancelScope() as self._listening:
-                await gauges.crossings(group, found, self.send)
-                await trio.sleep_forever()
-            for one, mark in zip(found, self.spec.at, strict=True):
-                one.move(mark.resolve(group.limit, group.swap))
-
     async def _next_event(self) -> events.Event:
         """The next event; falling out of the scope is the alarm."""
         alarm = policy.alarm(self.state)
@@ -205,6 +193,8 @@ class Run:
     def _take(self, event: events.Event) -> None:
         if isinstance(event, events.Raised) and self.alive:
             self._was_raised(event)
+        elif isinstance(event, events.Crossed) and event.rising:
+            self.thresholds.told(event.index)
         if self.hear is not None:
             self.hear(event)
         if isinstance(event, events.OomKilled) and self.alive:  # told late, it finds an attempt that is over
@@ -285,17 +275,12 @@ class Run:
 
     def _note_raise(self, before: int | None, after: int | None, by: str) -> None:
         self.beside(ahead.prepare)
-        self.move_marks()
+        self.thresholds.move()
         self._raises.append({"at": iso(time.time()), "from": before, "to": after, "by": by})
         if before is not None and (after is None or after > before):
             self.hooks.fire("raised", f"from {before} to {'infinity' if after is None else after} by {by}")
         if len(self._raises) > RAISES:
             del self._raises[RAISES // 2]
-
-    def move_marks(self) -> None:
-        """A limit is another: shares of it have to be worked out again."""
-        if self._listening is not None and any(mark.follows for mark in self.spec.at):
-            self._listening.cancel()
 
     def _ask(self, limit: int) -> None:
         short, self._short = self._short, None
@@ -324,11 +309,12 @@ class Run:
         self._end_hold()
         self._settled = True
         record = self.attempt.finish(why)
+        passed = self.thresholds.end(record.peak, record.limit)
         record.note, self.remark = self.remark or record.note, ""
         record.paused, record.raises = round(self._held_for, 6), self._raises
         self._held_for, self._raises = 0.0, []
         self.records.take(record)
-        self.step(events.Settled(trio.current_time(), record.result))
+        self.step(events.Settled(trio.current_time(), record.result, passed))
 
     def _launch(self, limit: int | None) -> None:
         self.enter(lambda: Attempt(self.site, self.spec, self.records.ended + 1, limit))
@@ -390,7 +376,7 @@ async def _watch(scope: trio.CancelScope, run: Run) -> None:
             nursery.start_soon(run.attend, watch.group, attempt.group, run.heed, run.heard, run.board)
             nursery.start_soon(ahead.prepare, run)
             if run.spec.at:
-                nursery.start_soon(run.attend, run.listen_to_marks, attempt.group)
+                nursery.start_soon(run.attend, run.thresholds.listen, attempt.group, run.send)
             if run.spec.pressure:
                 levels = [gauges.Rule(rule.level, rule.mode) for rule in run.spec.pressure]
                 nursery.start_soon(run.attend, gauges.pressures, attempt.group, levels, run.send)

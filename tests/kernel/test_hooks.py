@@ -127,6 +127,24 @@ def test_a_threshold(memrun, hog, told):
     assert told()[0] == f"threshold {told.name} 1 {40 << 20}  "
 
 
+@pytest.mark.parametrize("mark", ["50%=log", "20M=exec:true", "50%=signal:USR1"])
+def test_a_threshold_that_was_passed_before_anybody_could_look(memrun, hog, told, mark):
+    """It is over sooner than an event loop is loaded: its peak tells."""
+    words = ["--limit", "40M", "--name", told.name, "--at", mark, "--at", "39M=log", *told.on("threshold", "finished")]
+    done = memrun(*words, "--", hog, "touch", "30")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "threshold" in line] == [
+        f"memrun: {told.name}: threshold: use passes {mark.partition('=')[0]}: {mark.partition('=')[2]}: seen at its end"
+    ]
+    assert sorted(told()) == [f"finished {told.name} 1 {40 << 20} success 0", f"threshold {told.name} 1 {40 << 20}  "]
+
+
+def test_each_attempt_passes_its_thresholds(memrun, hog, told):
+    words = ["--limit", "40M", "-q", "--restart", "always", "--attempts", "3", "--delay", "1ms", "--name", told.name]
+    memrun(*words, "--at", "50%=log", *told.on("threshold"), "--", hog, "touch", "30")
+    assert sorted(told()) == [f"threshold {told.name} {attempt} {40 << 20}  " for attempt in (1, 2, 3)]
+
+
 def test_it_runs_outside_of_the_job_s_group(memrun, tmp_path):
     out = tmp_path / "out"
     command = f"grep memrun /proc/self/cgroup > {out}; true"

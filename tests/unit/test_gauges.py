@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memrun import gauges
 from memrun.gauges import GROWTH, IDLE_LONGEST, LONGEST, MIB, NEVER, SHORTEST, Mark, Pace
+from memrun.marks import parse_at
+from memrun.thresholds import Thresholds
 
 BUSY = 10**6  # microseconds of work in a second of a busy job
 
@@ -21,6 +26,56 @@ def test_a_mark_has_two_lines():
 @pytest.mark.parametrize(("at", "slack"), [(8 * MIB, MIB), (4 * MIB, MIB // 2), (1 << 30, (1 << 30) // 50), (4096, 512)])
 def test_how_far_below(at, slack):
     assert Mark(at).low == at - slack
+
+
+@pytest.mark.parametrize(
+    ("mark", "told", "peak", "limits", "passed"),
+    [
+        ("50%=log", [], 50, [100], (0,)),
+        ("50%=log", [], 49, [100], ()),
+        ("50%=log", [0], 50, [100], ()),
+        ("50%=log", [], None, [100], ()),
+        ("50%=log", [], 99, [None], ()),  # a share of infinity
+        ("60M=exec:true", [], 60, [None], (0,)),
+        ("50%=log", [], 80, [100, 200, 120], ()),  # of the largest that it had
+        ("50%=log", [], 100, [100, 200, 120], (0,)),
+        ("50% for 1s=log", [], 99, [100], ()),
+        ("50% with swap=log", [], 99, [100], ()),
+        ("50%=stop", [], 99, [100], ()),  # page cache may be all of it
+    ],
+)
+def test_what_only_a_peak_tells_of(mark, told, peak, limits, passed):
+    class Group:
+        swap = 0
+
+        def __init__(self):
+            self.limits = [limit and limit * MIB for limit in limits]
+
+        @property
+        def limit(self):
+            return self.limits[0]
+
+    async def listen(group, found):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.listen, group, None)
+            await trio.testing.wait_all_tasks_blocked()
+            while len(group.limits) > 1:
+                del group.limits[0]
+                found.move()
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    async def nothing(*_):
+        await trio.lowlevel.checkpoint()
+
+    group, found = Group(), Thresholds([parse_at(mark)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gauges, "crossings", nothing)
+        trio.run(listen, group, found)
+    for index in told:
+        found.told(index)
+    assert found.end(peak and peak * MIB, group.limit) == passed
+    assert not told or found.end(peak and peak * MIB, group.limit) == (0,)  # another attempt passes it anew
 
 
 def test_a_hold_must_be_stood():

@@ -30,7 +30,8 @@ ROOMS = {
     "values": "",
     "states": "values",
     "budget": "states ?states",
-    "policy": "budget events states units values",
+    "verdict": "budget events states units values",
+    "policy": "budget events states values verdict",
     "marks": "errors units signals",
     "record": "errors ?cgroup",
     "conversions": "errors units ~marks ?marks",
@@ -123,7 +124,8 @@ ROOMS = {
     "views.live": "views.cells views.outlet units ~views.frame ~batch.summary ?jobs",
     "ahead": "aside budget events states ?supervisor",
     "usher": "?supervisor",
-    "supervisor": "ahead cgroup deeds errors events hooks job machine news policy record states watch gauges ?cgroup ?switchboard ?usher",
+    "thresholds": "gauges ?gauges ?cgroup ?marks",
+    "supervisor": "ahead cgroup deeds errors events hooks job machine news policy record states thresholds watch gauges ?cgroup ?switchboard ?usher",
     # floor 4: batches
     "batch.entries": "states ?jobs ?output ?supervisor",
     "batch.berth": "errors identity job jobs output record report templates units ?batch.entries ?batch.will ?options",
@@ -162,7 +164,7 @@ ROOMS = {
     "cli": "errors launch names oneshot options signals telling ~verbs ~report ~doctor ~setup ~checking ~batch.up ~__init__",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "ahead aside batch.scheduler batch.usher batch.run batch.berth company control desk batch.entries gauges hooks output views.outlet batch.progress switchboard views.live watch supervisor",
+    "trio": "ahead thresholds aside batch.scheduler batch.usher batch.run batch.berth company control desk batch.entries gauges hooks output views.outlet batch.progress switchboard views.live watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
@@ -170,7 +172,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "jeepney": "",
     "rich": "views.frame views.top",
     "dataclasses": "suggest batch.ledger gauges jobs batch.plan",
-    "typing": "switchboard chronicle suggest views.past ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth batch.claims company batch.entries batch.ledger batch.midwife batch.needs batch.keeper batch.will batch.progress batch.up usher control desk views.frame gauges hooks jobs output batch.plan batch.reread batch.summary views.live watch supervisor views.top",
+    "typing": "switchboard thresholds chronicle suggest views.past ahead api aside batch.scheduler batch.usher batch.desk batch.run batch.berth batch.claims company batch.entries batch.ledger batch.midwife batch.needs batch.keeper batch.will batch.progress batch.up usher control desk views.frame gauges hooks jobs output batch.plan batch.reread batch.summary views.live watch supervisor views.top",
 } | dict.fromkeys("logging subprocess pathlib enum signal re argparse asyncio threading contextlib ctypes".split(), "")
 for _room in (
     "templates",

@@ -770,6 +770,15 @@ def test_stories_of_thresholds(do, history, decided):
     assert played(rule, UP, Crossed(1.0, 0, rising=False)) == ["threshold"]
 
 
+@pytest.mark.parametrize(("do", "more"), [("log", []), ("signal", []), ("exec", [Execute("exec", "")]), ("pause", [])])
+def test_stories_of_thresholds_that_only_the_peak_tells_of(do, more):
+    """Whoever wanted to know is told, once, before whatever comes next; nothing is done to who is gone."""
+    rule = Rule(restart="always", attempts=2, marks=(next(a for a in MARKS if a.do == do),))
+    passed = Settled(1.5, "success", (0,))
+    assert played(rule, UP, ENDS, passed) == [Settle(""), "threshold", *more, "restarting"]
+    assert played(rule, UP, StopAsked(1.0), ENDS, passed)[-1] == Finish("stopped")
+
+
 # Further attempts
 
 
