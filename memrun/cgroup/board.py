@@ -12,8 +12,8 @@ FIELDS = (
     "together",  # one killed, all killed
     "turn",  # counts what was decided anew: whoever acts on an older look takes it back
     "quit",  # the sampler may go
-    "frozen",  # nobody is to run
-    "held",  # frozen because of the limit
+    "frozen",  # memrun has decided that nobody is to run
+    "held",  # stopped at the limit: the turn of which that is true, and one more
     "holds", "kills", "own",  # how often
     "usage", "peak", "live",  # as of the last look
     "big_pid", "big_size",  # the largest process at the last limit event
@@ -41,6 +41,21 @@ class Board:
     def allowed(self) -> int | None:
         """Bytes that it may have now."""
         return None if self["limit"] == NONE else self["limit"] + self["extra"]
+
+    @property
+    def held(self) -> bool:
+        """Whether it is stopped at the limit as it is now: what was decided anew since (`turn`) ends that, whoever writes first."""
+        return self["held"] == self["turn"] + 1
+
+    @property
+    def still(self) -> bool:
+        """Whether nobody is to run."""
+        return bool(self["frozen"]) or self.held
+
+    def hold(self, turn: int) -> None:
+        """At its limit, as of a look that began in that turn; news, if that is still so when it is heard."""
+        self["held"] = turn + 1
+        self["holds"] += 1
 
     def roots(self) -> dict[int, int]:
         """pid -> when it was born, of who was started in it."""

@@ -112,7 +112,10 @@ class Group:
         self.limit = _whole_pages(limit, self.path)
         self._board["limit"] = NONE if self.limit is None else self.limit
         self._board["extra"] = 0
+        held = self._board.held
         self._anew()
+        if held and not self._board["frozen"]:
+            self._members.go_on()
         return self.limit
 
     def _anew(self) -> None:
@@ -155,8 +158,8 @@ class Group:
         heard, board = Heard(), self._board
         heard.kills, heard.own = board["kills"], board["own"]
         before, self._told = self._told, board["holds"]
-        heard.at_limit = self._told != before
-        heard.populated, heard.frozen = bool(self.pids()), bool(board["frozen"])
+        heard.at_limit = self._told != before and board.held
+        heard.populated, heard.frozen = bool(self.pids()), board.still
         return heard
 
     def _check(self) -> None:
@@ -176,7 +179,7 @@ class Group:
 
     def thaw(self) -> None:
         board = self._board
-        board["frozen"] = board["held"] = 0
+        board["frozen"] = 0
         self._anew()
         self._members.go_on()
 
@@ -187,14 +190,13 @@ class Group:
 
     def reflex(self) -> bool:
         board = self._board
-        if not board["hold"] or board["held"] or board["extra"]:
-            return bool(board["held"])
+        if not board["hold"] or board.held or board["extra"]:
+            return board.held
         allowed = board.allowed
         if allowed is not None and board["usage"] > allowed and self.usage() > allowed:
-            self.freeze()
-            board["held"] = 1
             self.found_held()
-        return bool(board["held"])
+            self._members.stop()
+        return board.held
 
     def reclaim(self, size: int | None) -> None:  # noqa: ARG002
         raise LimitError("to reclaim takes a memory group", REMEDY)
@@ -209,7 +211,7 @@ class Group:
         """Whoever samples has stopped it already."""
 
     def found_held(self) -> None:
-        self._board["holds"] += 1
+        self._board.hold(self._board["turn"])
         os.eventfd_write(self._channels.news, 1)
 
     def kill(self) -> None:

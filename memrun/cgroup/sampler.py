@@ -148,8 +148,8 @@ class Sampler:
         usage, allowed = sum(sizes.values()), board.allowed
         board["usage"] = usage
         board["peak"] = max(board["peak"], usage)
-        if board["frozen"]:
-            self.stop(turn)
+        if board.still:
+            self.stop()
         elif allowed is not None and usage > allowed and turn == board["turn"]:
             self.react(sizes, turn)
         if board["live"] != bool(found):
@@ -157,7 +157,7 @@ class Sampler:
             os.eventfd_write(self.channels.news, 1)
         os.eventfd_write(self.channels.beat, 1)
         wait = self.pace.next(began, took, usage, allowed)
-        return LONGEST if board["frozen"] else wait
+        return LONGEST if board.still else wait
 
     def react(self, sizes: dict[int, int], turn: int) -> None:
         """It has more than its limit."""
@@ -166,9 +166,8 @@ class Sampler:
         board["big_pid"], board["big_size"], board.big_name = largest, sizes[largest], kin.slurp(largest, "comm").strip()
         board["own"] += 1
         if board["hold"]:
-            board["frozen"] = board["held"] = 1
-            board["holds"] += 1
-            self.stop(turn)
+            board.hold(turn)
+            self.stop()
         elif board["together"]:
             board["kills"] += len(sizes)  # counted first: memrun may have reaped them before we are back
             self.members.kill()
@@ -177,10 +176,10 @@ class Sampler:
             send(largest, signals.KILL)
         os.eventfd_write(self.channels.news, 1)
 
-    def stop(self, turn: int) -> None:
+    def stop(self) -> None:
         """Stop them all; if memrun has let them go on meanwhile, that stands."""
         self.members.stop()
-        if turn != self.board["turn"] and not self.board["frozen"]:
+        if not self.board.still:
             self.members.go_on()
 
     def end(self) -> None:

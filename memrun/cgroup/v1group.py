@@ -123,6 +123,9 @@ class Group:
         self._set(limit, fresh=False)
         self._lent, self._order = False, None
         self._string()
+        if self._news:
+            self._news = False
+            self.thaw()
         return self.limit
 
     def _string(self) -> None:

@@ -109,6 +109,9 @@ class Group:
             self._string(limit)
         self._lent, self._order = False, None
         self.limit = None if limit is None else limit // PAGE * PAGE
+        if self._news:
+            self._news = False
+            self.thaw()
         return self.limit
 
     def _write_max(self, limit: int | None) -> None:

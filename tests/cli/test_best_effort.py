@@ -174,9 +174,9 @@ def test_an_ordinary_user(start):
 
 
 def test_paused_at_the_limit_and_raised(start, ask):
-    name = f"paused-{os.getpid()}"
+    name = f"held-{os.getpid()}"
     one = start("--best-effort", "--limit", "40M", "--on-oom", "pause", "--name", name, *python(EAT, "400"))
-    assert any("paused" in line for line in iter(one.stderr.readline, ""))
+    assert any(" paused: " in line for line in iter(one.stderr.readline, ""))
     assert "40M -> 1G" in ask("raise", name, "1G")
     assert one.stdout.readline() == "ate\n"
     one.stdin.close()

@@ -104,6 +104,9 @@ class Group:
             raise GroupError("write", f"{self.path}/limit", 22, str(limit))
         self.limit = None if limit is None else limit // PAGE * PAGE
         self._order = None
+        if self._told:
+            self._told = False
+            self.thaw()
         return self.limit
 
     def charge(self, pid: int, size: int) -> bool:

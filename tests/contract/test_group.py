@@ -527,6 +527,41 @@ class TestHolding:
         assert not group.hear().at_limit
         group.thaw()
 
+    def test_raised_before_anybody_has_heard_that_it_is_held_it_goes_on(self, places):
+        group = places.group(self.LIMIT, hold=True)
+        child = places.child(group)
+        assert quiet(group)
+        child.want(self.WANTED)
+        assert until(group.reflex, group.notice_fd())
+        group.set_limit(self.MORE)
+        assert child.hear() == {"ate": self.WANTED}
+        assert not group.reflex()
+        heard = group.hear()
+        assert (heard.at_limit, heard.frozen) == (False, False)
+
+    def test_raised_too_little_before_anybody_has_heard_of_it_it_is_held_again(self, places):
+        group = places.group(self.LIMIT, hold=True)
+        child = places.child(group)
+        assert quiet(group)
+        child.want(self.WANTED)
+        assert until(group.reflex, group.notice_fd())
+        group.set_limit(self.LIMIT + 2 * M)
+        assert until(lambda: group.hear().at_limit, group.notice_fd())
+        assert child.hear(0.1) == {}
+        group.set_limit(self.MORE)
+        group.thaw()
+        assert child.hear() == {"ate": self.WANTED}
+
+    def test_raised_before_somebody_else_s_reflex_is_heard_it_goes_on(self, places):
+        group = places.group(self.LIMIT, hold=True)
+        child = places.child(group)
+        assert until(group.freeze, group.notice_fd())
+        group.thaw()
+        group.found_held()
+        group.set_limit(self.MORE)
+        assert not group.hear().at_limit
+        assert child.eat(self.WANTED) == {"ate": self.WANTED}
+
     @exact
     def test_what_was_ordered_beforehand_is_done_instead(self, places):
         """Given more by the look that finds it at its limit, if that may be; it goes on by itself, and an order is obeyed once."""
