@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,13 +9,13 @@ import trio
 from memrun import events, states
 from memrun.aside import aside
 from memrun.budget import grown
+from memrun.units import whole_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from memrun.supervisor import Run
 
-PAGE = os.sysconf("SC_PAGESIZE")
 RAISES = 4  # that are prepared
 LASTS = 0.1  # seconds after which somebody may look at a pause: psutil takes 40 ms to import, and more may be on its way
 
@@ -47,7 +46,7 @@ def _limits(run: Run) -> tuple[int, ...]:
         larger = grown(run.rule, limit)
         if larger is None or larger == limit:
             break
-        limit = larger // PAGE * PAGE  # as the kernel will have it: what comes next is reckoned from that
+        limit = whole_pages(larger)  # as the kernel will have it: what comes next is reckoned from that
         found.append(limit)
     return tuple(found)
 

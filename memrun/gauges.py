@@ -29,7 +29,6 @@ grows, the timer is on in that state, on v1 too.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -37,6 +36,7 @@ import trio
 from memrun import events
 from memrun.cgroup import gauge
 from memrun.errors import GroupError
+from memrun.units import whole_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     Send = Callable[[events.Event], None]
 
 MIB = 1 << 20
-PAGE = os.sysconf("SC_PAGESIZE")
 NEVER = float("inf")
 SHORTEST, LONGEST, IDLE_LONGEST = 0.02, 2.0, 60.0  # seconds between looks
 COALESCE = 0.005  # seconds between looks that the kernel asks for
@@ -81,7 +80,7 @@ class Mark:
 
     def move(self, at: int | None) -> None:
         """The limit has changed, and the mark with it."""
-        self.at: int | None = None if at is None else at // PAGE * PAGE  # the kernel compares pages
+        self.at: int | None = None if at is None else whole_pages(at)  # the kernel compares pages
 
     def step(self, now: float, value: int) -> bool | None:
         """True: passed upwards (and held); False: downwards; None: nothing new."""

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import os
 
+from memrun.units import PAGE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PAGE = os.sysconf("SC_PAGESIZE")
 KERNEL = 1 << 3  # priorities below this are of the kernel's own lines; what programs write there is given another facility
 MOST = 4096  # lines: a log storm must not keep us
 

@@ -19,6 +19,7 @@ from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
 from memrun.record import Attempts
 from memrun.thresholds import Thresholds
+from memrun.units import whole_pages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,6 +55,7 @@ class Run:
         self._raises: list[dict[str, object]] = []
         self._held_since: float | None = None
         self._held_for = 0.0
+        self._anew = -math.inf  # when the limit was set: who had come to the one of before is no news any more
         self._watching: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._failure: MemrunError | None = None
@@ -191,6 +193,8 @@ class Run:
         self._arm()
 
     def _take(self, event: events.Event) -> None:
+        if isinstance(event, events.Reached) and event.at < self._anew:
+            return
         if isinstance(event, events.Raised) and self.alive:
             self._was_raised(event)
         elif isinstance(event, events.Crossed) and event.rising:
@@ -265,6 +269,7 @@ class Run:
     def _set_limit(self, limit: int | None, by: str) -> None:
         before = self.attempt.group.limit
         after = self.attempt.group.set_limit(limit)
+        self._anew = trio.current_time()
         self._look_at_the_wire()
         self._note_raise(before, after, by)
 
@@ -285,8 +290,7 @@ class Run:
     def _ask(self, limit: int) -> None:
         short, self._short = self._short, None
         enough = limit != short and self._has_room(limit)
-        pages = limit // ahead.PAGE * ahead.PAGE  # the kernel has no more
-        self._answer = events.Granted(trio.current_time(), pages) if enough else events.Denied(trio.current_time())
+        self._answer = events.Granted(trio.current_time(), whole_pages(limit)) if enough else events.Denied(trio.current_time())
 
     def _has_room(self, limit: int) -> bool:
         return limit - (self.attempt.group.limit or 0) <= machine.room(self.site)

@@ -6,12 +6,20 @@ duration is seconds. Integers all the way: a float cannot hold every size, and r
 
 from __future__ import annotations
 
+import os
+
 from memrun.errors import UsageError
 
 POWERS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 NO_LIMIT = {"infinity", "max", "-1"}
 LARGEST = 1 << 60  # 1 EiB: beyond any machine, and with room below the kernels' own 2^63
+PAGE = os.sysconf("SC_PAGESIZE")  # bytes
+
+
+def whole_pages(size: int) -> int:
+    """Bytes, rounded down to what the kernel makes of a limit."""
+    return size // PAGE * PAGE
 
 
 class Share:

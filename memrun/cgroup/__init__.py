@@ -40,8 +40,8 @@ if TYPE_CHECKING:
             """Nobody else is to be put into it: lets go of what `procs_fds` has opened."""
 
         def set_limit(self, limit: int | None) -> int | None:
-            """Set the limit (swap follows); returns what the kernel made of it. Who is held at the limit of before, of which nobody has heard
-            yet, goes on: it is at its limit when a look finds it at this one."""
+            """Set the limit (swap follows); returns what the kernel made of it. Who is held at the limit of before without anybody's having asked for
+            it (`freeze`), whether that was heard of or not, goes on: it is at its limit when a look finds it at this one."""
 
         def usage(self) -> int:
             """Bytes charged now."""

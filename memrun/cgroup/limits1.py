@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 from memrun.cgroup.files import number
 from memrun.errors import LimitError
+from memrun.units import whole_pages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.cgroup.files import Dir
 
-PAGE = os.sysconf("SC_PAGESIZE")
-UNLIMITED = ((1 << 63) - 1) // PAGE * PAGE  # what v1 prints for "no limit"
+UNLIMITED = whole_pages((1 << 63) - 1)  # what v1 prints for "no limit"
 MEMORY, MEMSW = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 
 
@@ -31,7 +29,7 @@ def put(group: Dir, limit: int | None, memsw: tuple[int | None, ...], *, fresh: 
 def _read_back(group: Dir, asked: int | None) -> int | None:
     got = number(group.read(MEMORY))
     effective = None if got is None or got >= UNLIMITED else got
-    wanted = None if asked is None or asked >= UNLIMITED else asked // PAGE * PAGE
+    wanted = None if asked is None or asked >= UNLIMITED else whole_pages(asked)
     if effective != wanted:
         raise LimitError(f"the kernel made {got} of a limit of {asked} bytes in {group.path}")
     return effective

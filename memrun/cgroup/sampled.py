@@ -20,13 +20,13 @@ from memrun.cgroup.board import NONE, Board
 from memrun.cgroup.members import Members
 from memrun.cgroup.sampler import Channels, spread
 from memrun.errors import GroupError, LimitError, MemrunError
+from memrun.units import whole_pages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.cgroup import Order, Wish
     from memrun.cgroup.ears import Ear
 
-PAGE = os.sysconf("SC_PAGESIZE")
 ADMITTED_WITHIN = 10.0  # seconds: a sampler that takes longer for that is none
 REMEDY = "--best-effort has none; memrun doctor says how to get one"
 
@@ -259,7 +259,7 @@ class Group:
 def _whole_pages(limit: int | None, path: str) -> int | None:
     if limit is not None and limit < 0:
         raise GroupError("limit", path, errno.EINVAL, str(limit))
-    return None if limit is None else limit // PAGE * PAGE
+    return None if limit is None else whole_pages(limit)
 
 
 def _drain(fd: int) -> int:

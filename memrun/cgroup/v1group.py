@@ -39,18 +39,19 @@ from __future__ import annotations
 import errno
 import os
 
-from memrun.cgroup import NO_FREEZER, Heard, Tally, freezer1, grace, limits1, tree
+from memrun.cgroup import NO_FREEZER, Heard, freezer1, grace, limits1, tally1, tree
 from memrun.cgroup.ears import CHANGED, READABLE, Ears
 from memrun.cgroup.eventfd import count, listen
 from memrun.cgroup.files import Dir, keyed, read_again
 from memrun.cgroup.wire1 import Wire
 from memrun.errors import GroupError, LimitError
+from memrun.units import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memrun.cgroup import Order, Wish
+    from memrun.cgroup import Order, Tally, Wish
     from memrun.cgroup.ears import Ear
     from memrun.cgroup.together1 import Together
     from memrun.cgroup.v1 import Host
@@ -75,6 +76,7 @@ class Group:
         self._memsw = memory.has(limits1.MEMSW)
         self._hold = self._held = self._lent = False
         self._news = False  # held by a look of ours, and not told yet
+        self._unasked = False  # held by a look of ours, and nobody has asked for it since
         self._order: Order | None = None
         self._ears = Ears()
         self._wire = Wire(memory, self._ears)
@@ -123,7 +125,7 @@ class Group:
         self._set(limit, fresh=False)
         self._lent, self._order = False, None
         self._string()
-        if self._news:
+        if self._unasked:
             self._news = False
             self.thaw()
         return self.limit
@@ -158,34 +160,14 @@ class Group:
         return int(self._memory.read("memory.max_usage_in_bytes"))
 
     def tally(self) -> Tally:
-        t = Tally()
         self._own += count(self._oom)
+        t = tally1.read(self._memory, self._unified, swap=self._memsw and self.swap != 0)
         t.limit = self.limit
-        t.usage = self.usage()
-        t.peak = self.peak()
-        if self._memsw and self.swap != 0:
-            t.swap_peak = int(self._memory.read("memory.memsw.max_usage_in_bytes")) - (t.peak or 0)
-        stat = keyed(self._memory.read("memory.stat"))
-        t.anon, t.file = stat.get("total_rss"), stat.get("total_cache")
-        t.kills = tree.sum_of(self._memory, "memory.oom_control", "oom_kill")
         t.outer = self._host.outer() - self._outer_before
-        t.hits = sum(int(self._memory.read(f)) for f in self._failcnts())
         t.own = max(0, self._own - t.outer) if self._oom >= 0 else t.hits
         t.hits = max(t.hits, t.own)  # 6.18 counts no hits on memsw, which is the one that is hit where no swap is allowed
-        t.nested = t.kills > keyed(self._memory.read("memory.oom_control")).get("oom_kill", 0)
         t.events = {"failcnt": t.hits, "oom": self._own, "oom_kill": t.kills}
-        t.cpu = self._cpu()
         return t
-
-    def _failcnts(self) -> list[str]:
-        # With memsw == memory (no swap allowed) hits are counted on memsw alone.
-        return ["memory.failcnt", "memory.memsw.failcnt"] if self._memsw else ["memory.failcnt"]
-
-    def _cpu(self) -> float | None:
-        if self._unified is None or not self._unified.has("cpu.stat"):
-            return None
-        usec = keyed(self._unified.read("cpu.stat")).get("usage_usec")
-        return None if usec is None else usec / 1e6
 
     def beats(self) -> int:
         return -1
@@ -238,7 +220,7 @@ class Group:
         if self._parked() or self._needs_it():
             if not self._held:
                 self._hold_now()
-            self._news = True
+            self._news = self._unasked = True
         elif self._held:
             self.thaw()  # page cache: the kernel will have it back
         return raised
@@ -262,14 +244,14 @@ class Group:
         return self.need() >= self.wire - (self.limit - self.wire) // 4  # the kernel looks at thresholds every 128 pages
 
     def found_held(self) -> None:
-        self._held = self._news = True
+        self._held = self._news = self._unasked = True
 
     def can_freeze(self) -> bool:
         return self._freezer is not None or (self._unified is not None and self._unified.has("cgroup.freeze"))
 
     def freeze(self) -> bool:
         """Without a freezer: what is parked stays so until the limit is raised, and what is not runs up to it."""
-        unified = self._unified
+        unified, self._unasked = self._unified, False
         if self._lent:
             self._take_back()
         elif self._held and unified is not None and unified.has("cgroup.freeze"):  # our reflex was quicker
@@ -298,7 +280,7 @@ class Group:
             self._freezer.write("freezer.state", "THAWED")
 
     def thaw(self) -> None:
-        self._held = False
+        self._held = self._unasked = False
         if self._together is not None:
             self._together.over()
         try:
@@ -351,7 +333,7 @@ class Group:
             )
         kept = self.limit
         try:
-            self._set(max(limits1.PAGE, self.usage() - size), fresh=False, lower=True)
+            self._set(max(PAGE, self.usage() - size), fresh=False, lower=True)
         except GroupError as e:
             if e.errno != errno.EBUSY:
                 raise

@@ -32,6 +32,7 @@ from memrun.cgroup import Heard, Tally, bare_gap, detect, grace, tree
 from memrun.cgroup.ears import CHANGED, Ears
 from memrun.cgroup.files import Dir, keyed, number, read_again
 from memrun.errors import GroupError, LimitError
+from memrun.units import whole_pages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from memrun.cgroup.ears import Ear
     from memrun.cgroup.v2 import Host
 
-PAGE = os.sysconf("SC_PAGESIZE")
 MAX, HIGH, SWAP, FREEZE = "memory.max", "memory.high", "memory.swap.max", "cgroup.freeze"
 LOCAL = "memory.events.local"  # since 5.2
 SWAPPED_AT_ONCE = 1 << 20  # less than that is no room worth waiting for
@@ -64,6 +64,7 @@ class Group:
         self._near = True  # at the last look it needed half of what it may, or more
         self._held = False
         self._news = False  # held by a look of ours, and not told yet
+        self._unasked = False  # held by a look of ours, and nobody has asked for it since
         self._lent = False
         self._order: Order | None = None
         self._fds: list[int] = []
@@ -108,8 +109,8 @@ class Group:
         if not lower:
             self._string(limit)
         self._lent, self._order = False, None
-        self.limit = None if limit is None else limit // PAGE * PAGE
-        if self._news:
+        self.limit = None if limit is None else whole_pages(limit)
+        if self._unasked:
             self._news = False
             self.thaw()
         return self.limit
@@ -117,7 +118,7 @@ class Group:
     def _write_max(self, limit: int | None) -> None:
         self._leaf.write(MAX, "max" if limit is None else str(limit))
         got = number(self._leaf.read(MAX))
-        if got != (None if limit is None else limit // PAGE * PAGE):
+        if got != (None if limit is None else whole_pages(limit)):
             raise LimitError(f"the kernel made {got} of a limit of {limit} bytes in {self.path}")
 
     def _string(self, limit: int | None) -> None:
@@ -218,6 +219,7 @@ class Group:
             raised = self._obey(order)
             if raised is None:
                 self.freeze()
+        self._unasked = self._held
         self._news = self._news or self._held
         return raised
 
@@ -261,12 +263,13 @@ class Group:
     def foresee(self, limits: tuple[int, ...]) -> None: ...  # nothing would hold up a raise
 
     def found_held(self) -> None:
-        self._held = self._news = True
+        self._held = self._news = self._unasked = True
 
     def can_freeze(self) -> bool:
         return self._leaf.has(FREEZE)  # since 5.2
 
     def freeze(self) -> bool:
+        self._unasked = False
         if self._lent:
             self._lent = False
             if self.limit is not None and self.usage() <= self.limit:
@@ -277,6 +280,7 @@ class Group:
         return keyed(self._leaf.read("cgroup.events")).get("frozen") == 1
 
     def thaw(self) -> None:
+        self._unasked = False
         if not self._leaf.has(FREEZE):  # a group that is gone holds nobody
             self._held = False
             return

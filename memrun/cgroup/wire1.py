@@ -13,6 +13,7 @@ import os
 from memrun.cgroup import steep_gap
 from memrun.cgroup.ears import READABLE
 from memrun.cgroup.eventfd import count, listen, register
+from memrun.units import whole_pages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from memrun.cgroup.files import Dir
 
 FILE = "memory.usage_in_bytes"
-PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Wire:
@@ -57,12 +57,12 @@ class Wire:
 
     def foresees(self, limit: int) -> bool:
         """Whether there would be a wire at once."""
-        return limit // PAGE * PAGE in self._coming
+        return whole_pages(limit) in self._coming
 
     def foresee(self, limits: tuple[int, ...]) -> tuple[Callable[[], None], Callable[[], None]] | None:
         """What a copy of ours is to do for raises to these limits, and what to call when it has. The next one first, alone; the others, whose
         turn comes later, when half of them are wanted: each copy is a fork."""
-        wanted = [limit // PAGE * PAGE for limit in limits]
+        wanted = [whole_pages(limit) for limit in limits]
         for limit in [limit for limit in self._coming if limit not in wanted]:
             os.close(self._coming.pop(limit))
         self._drop(self._begun)

@@ -91,7 +91,7 @@ class Group:
         self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._epoll.register(self._news, select.EPOLLIN)
-        self._frozen = self._held = self._told = False
+        self._frozen = self._held = self._told = self._unasked = False
         self._order: Order | None = None
         self._wanted: dict[int, int] = {}  # pid -> bytes that it is held for
         self._peak = self._kills = self._own = self._hits = 0
@@ -104,7 +104,7 @@ class Group:
             raise GroupError("write", f"{self.path}/limit", 22, str(limit))
         self.limit = None if limit is None else limit // PAGE * PAGE
         self._order = None
-        if self._told:
+        if self._unasked:
             self._told = False
             self.thaw()
         return self.limit
@@ -181,13 +181,13 @@ class Group:
         return True
 
     def freeze(self) -> bool:
-        self._frozen = True
+        self._frozen, self._unasked = True, False
         for pid in self.pids():
             _send(pid, signal.SIGSTOP)
         return all(_stopped(pid) for pid in self.pids())
 
     def thaw(self) -> None:
-        self._frozen = self._held = False
+        self._frozen = self._held = self._unasked = False
         for pid in self.pids():
             _send(pid, signal.SIGCONT)
         wanted, self._wanted = self._wanted, {}
@@ -214,7 +214,7 @@ class Group:
         self._order = order
 
     def found_held(self) -> None:
-        self._held = self._told = True
+        self._held = self._told = self._unasked = True
         os.eventfd_write(self._news, 1)
 
     def kill(self) -> None:

@@ -539,6 +539,20 @@ class TestHolding:
         heard = group.hear()
         assert (heard.at_limit, heard.frozen) == (False, False)
 
+    def test_raised_when_that_was_heard_and_nobody_has_asked_for_it_it_goes_on_too(self, places):
+        group, child = self.held(places)
+        group.set_limit(self.MORE)
+        assert child.hear() == {"ate": self.WANTED}
+        assert not group.hear().at_limit
+
+    def test_who_was_asked_to_hold_still_does_so_when_it_is_raised(self, places):
+        group, child = self.held(places)
+        assert until(group.freeze, group.notice_fd())
+        group.set_limit(self.MORE)
+        assert child.hear(0.1) == {}
+        group.thaw()
+        assert child.hear() == {"ate": self.WANTED}
+
     def test_raised_too_little_before_anybody_has_heard_of_it_it_is_held_again(self, places):
         group = places.group(self.LIMIT, hold=True)
         child = places.child(group)

@@ -23,6 +23,7 @@ MEMRUN = [sys.executable, "-m", "memrun"]
 RUNS = int(os.environ.get("MEMRUN_TEST_RUNS", "2"))  # 200 in a long run
 MOMENTS = int(os.environ.get("MEMRUN_TEST_MOMENTS", "15"))  # 200 in a long run
 STORM = int(os.environ.get("MEMRUN_TEST_STORM", "300"))  # 10000 in a long run
+BREATHS = int(os.environ.get("MEMRUN_TEST_BREATHS", "6"))  # 100 in a long run
 
 WAYS = ["touch 60", "touch 60 4", "touch 60 1 8", "touch 60 2 4", "mapbig 60", "memfd 60", "read 60"]
 
@@ -102,6 +103,20 @@ def test_the_classic(held, step_program):
     out, err, status = job.end()
     assert (out, status) == ("", 137)
     assert err.count("paused: ") == 2
+
+
+def test_raises_in_one_breath(held, hog):
+    """The first is too little, so that it is held again at once, and the second comes before anybody has taken note of that."""
+    for number in range(BREATHS):
+        job = held("--limit", "20M", "--on-oom", "pause", "-q", "--", hog, "touch", "60", name=f"breath{number}")
+        job.until("PAUSED")
+        sizes = ["20484K", *(["20488K"] * (number % 3)), "200M"]
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.connect(f"{names.directory()}/{job.process.pid}.sock")
+            wire.sendall(
+                b"".join(json.dumps({"verb": "raise", "name": job.name, "size": size}).encode() + b"\n" for size in sizes)
+            )
+            assert job.end()[2] == 0
 
 
 @pytest.mark.parametrize("way", WAYS)
