@@ -61,7 +61,7 @@ class Desk:
         line: Words = {"at": at or iso(time.time()), "name": run.spec.name}
         if isinstance(told, events.Tell):
             hint = f"; {_way_on(run)}" if told.event == "paused" else ""
-            if not run.spec.quiet:
+            if not (run.spec.quiet or at):  # what was then has been said
                 self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
             line |= {"event": told.event, "text": told.text}
         else:

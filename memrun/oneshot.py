@@ -125,7 +125,7 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
 def _load(attempt: Attempt, teller: Teller) -> Vigil | None:
     """The command runs by now: whoever is to wait for it is loaded. None: an event loop is."""
     spec = attempt.spec
-    acts = spec.on_oom != "kill" or spec.restart != "no" or spec.at or spec.pressure or spec.on_event or spec.events
+    acts = spec.on_oom == "pause" or spec.at or spec.pressure or spec.on_event or spec.events
     if not acts and not spec.adopted:
         from memrun.vigil import Vigil
 
@@ -147,7 +147,8 @@ def _wait(attempt: Attempt, teller: Teller, vigil: Vigil | None) -> Record:
     try:
         from memrun.company import supervise
     except BaseException:  # no memory for it, perhaps: then nobody would watch any more
-        attempt.abandon()
+        if vigil is None or vigil.attended:
+            attempt.abandon()
         raise
     return supervise(attempt, teller, vigil)
 

@@ -67,9 +67,10 @@ class Run:
         self._settled = False  # nothing of the current attempt is left, and its descriptors are closed
         self._send, self._mail = trio.open_memory_channel[events.Event](MAILBOX)
 
-    def resume(self, state: states.State, heard: Heard | None) -> None:
-        """Go on where somebody else has left off: its state, and what he had heard of the group."""
-        self._begun, self.state, self.heard = True, state, heard
+    def resume(self, state: states.State, heard: Heard | None, records: Attempts) -> None:
+        """Go on where somebody else has left off: its state, what he had heard of the group, and the attempts that are over."""
+        self._begun, self.state, self.heard, self.records = True, state, heard, records
+        self._settled = isinstance(state.phase, states.Waiting)
 
     @property
     def alive(self) -> bool:
@@ -147,7 +148,8 @@ class Run:
 
     async def _work(self) -> None:
         assert self._nursery is not None
-        self._watch()
+        if self.alive:
+            self._watch()
         self.begin()
         while self.record is None:
             self.step(await self._next_event())

@@ -81,6 +81,7 @@ class Teller:
         if self.log is not None:
             self.log.say(text, fields={"MEMRUN_NAME": self.spec.name})
         elif self.letter is not None:
+            self.letter.drain()  # what the job has written comes before what is said of it
             self.letter.note(text)
         elif not self.spec.quiet:
             say(text)

@@ -3,15 +3,15 @@ most runs never need it.
 
 One poll over everything that can happen: the command's end, what the kernel tells of its group, signals, the control socket, the output
 that a letter keeps, and the policy's alarm. Events are news.py's, decisions policy.py's, deeds those of deeds.py, as in
-supervisor.py; what is only here is which of them a run can meet that is killed at its limit, and is not to be started again:
-CAN, and a test looks through all its histories for others.
+supervisor.py; what is only here is which of them a run can meet that is killed at its limit: CAN, and a test looks through all its histories for
+others.
 
 `ps` is answered here, because one `memrun ps` asks every memrun of a user: a thousand of them must not grow by what it costs one to do more.
 Whoever asks for anything else is handed over, with everything else that is here, to an event loop, which is loaded then
-(oneshot.py). Nothing that has happened is lost on the way: descriptors keep their news, and the state is a value.
+(oneshot.py); and so is a run that is to be started again, in the delay before that: most runs that may be need not be. Nothing that has happened is lost on the way: descriptors keep their news, and the state is a value.
 
 A reaction never waits for that: it is loaded for what people ask, not for what the kernel tells. A rule that has to act at
-the limit, at a mark, or again after the end (pause, restart, --at, --pressure, --on-event) has it from the beginning.
+the limit or at a mark (pause, --at, --pressure, --on-event) has it from the beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import select
 import time
 
-from memrun import deeds, door, events, flatjson, news, policy, standing
+from memrun import deeds, door, events, flatjson, news, policy, standing, states
 from memrun.cgroup import Heard
 from memrun.job import iso
 from memrun.record import Attempts
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memrun.record import Record
     from memrun.telling import Teller
 
-CAN = (events.Signal, events.Kill, events.Settle, events.Finish)
+CAN = (events.Signal, events.Kill, events.Settle, events.Tell, events.Finish)
 MOST = 16  # guests at a time; more wait outside
 ASKED = b'{"verb": "ps"}\n'  # as clients.py writes it; written otherwise, it is as good a question, and handed over
 CHUNK = 1 << 16
@@ -56,12 +56,12 @@ class Vigil:
         self.stay, self.rule = stay, deeds.rule_of(stay.spec, stay.site)
         self.state = policy.START
         self.heard: Heard | None = None  # news of the group, at the last look
-        self.past: list[tuple[str, events.Event]] = []
+        self.past: list[tuple[str, events.Event | events.Tell]] = []
+        self.records = Attempts()
         self.since = iso(time.time())
         self.guests: dict[int, Guest] = {}
         self.door: door.Door | None = None
         self._teller, self._letter = teller, teller.letter
-        self._records = Attempts()
         self._record: Record | None = None
         self._looks: list[float] = []
         self._leave = False  # somebody wants more than there is here
@@ -107,13 +107,18 @@ class Vigil:
             self._listen()
         if self._record is None and self.signals in ready:
             self._hear_signal()
-        if self._record is None and self.stay.child.pidfd in ready:
+        if self.attended and self.stay.child.pidfd in ready:
             self._look_for_the_end()
-        if self._record is None and (due := policy.alarm(self.state)) is not None and now >= due:
+        if self.attended and (due := policy.alarm(self.state)) is not None and now >= due:
             self._step(events.Rang(now))
-        if self._record is None:
+        if self.attended:
             self._write_letter(ready, now)
             self._receive(ready, now)
+
+    @property
+    def attended(self) -> bool:
+        """Whether there is an attempt, with a group."""
+        return self._record is None and not isinstance(self.state.phase, states.Waiting)
 
     def _patience(self) -> float | None:
         """Milliseconds to the next thing that is to be done if nothing happens; None: there is none."""
@@ -135,7 +140,7 @@ class Vigil:
         if news.decided(before, now):
             self._looks = []
         for event in news.between(before, now, time.monotonic()):
-            if self._record is None:
+            if self.attended:
                 self._step(event)
 
     def _hear_signal(self) -> None:
@@ -175,10 +180,15 @@ class Vigil:
                 deeds.kill(self.stay)
             case events.Settle(why):
                 record = self.stay.finish(why)
-                self._records.take(record)
+                self.records.take(record)
                 self._step(events.Settled(time.monotonic(), record.result))
+                self._leave = self._leave or isinstance(self.state.phase, states.Waiting)
+            case events.Tell(word, text):
+                self.past.append((iso(time.time()), decision))
+                if not self.stay.spec.quiet:
+                    self._teller.say(f"{self.stay.spec.name}: {word}: {text}")
             case events.Finish(why):
-                self._record = self._records.concluded(why)
+                self._record = self.records.concluded(why)
             case _:
                 raise AssertionError(decision)
 
@@ -201,7 +211,7 @@ class Vigil:
         if self.door is not None and self.door.wire.fileno() in ready and len(self.guests) < MOST:
             self._let_in(self.door, now)
         if any(b"\n" in guest.held for guest in self.guests.values()):
-            self._leave = not self._looks  # nobody is asked to begin in the middle of a second look
+            self._leave = self._leave or not self._looks  # nobody is asked to begin in the middle of a second look
 
     def _let_in(self, at: door.Door, now: float) -> None:
         try:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HEAVY = {
     "trio",
     "psutil",
@@ -68,9 +70,10 @@ def test_a_trivial_command_needs_no_event_loop():
     assert not {"trio", "psutil", "json", "typing"} & loaded(code)
 
 
-def test_a_run_that_wants_nothing_but_its_end_is_waited_for_without_an_event_loop():
-    code = "import sys; sys.path.insert(0, '.'); from memrun import cli; cli.main(['--limit', '50M', '--', 'sleep', '0.5']); print(*sys.modules)"
-    found = loaded(code)
+@pytest.mark.parametrize("rule", [[], ["--on-oom", "restart"], ["--restart", "on-failure"]])
+def test_a_run_that_wants_nothing_but_its_end_is_waited_for_without_an_event_loop(rule):
+    code = "import sys; sys.path.insert(0, '.'); from memrun import cli; cli.main(sys.argv[1:]); print(*sys.modules)"
+    found = loaded(code, "--limit", "50M", *rule, "--", "sleep", "0.5")
     assert "memrun.vigil" in found
     assert not HEAVY & found
 

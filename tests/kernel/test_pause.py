@@ -449,6 +449,46 @@ def test_restart_on_failure(judged, tmp_path):
     assert (record["result"], done.returncode, len(record["attempts"])) == ("success", 0, 3)
 
 
+def test_who_waited_for_the_first_attempt_hands_over_all_that_happened(held, tmp_path):
+    """An event loop is loaded for the second one: what was said is not said again, and who asks is told everything."""
+    script = f"[ -e {tmp_path}/second ] && exec sleep 1000; touch {tmp_path}/second; exit 3"
+    job = held("--restart", "on-failure", "--delay", "10ms", "--limit", "50M", "--", "sh", "-c", script)
+    row = job.until("RUNNING")
+    while row["attempt"] != 2:
+        row = job.until("RUNNING")
+    told = [(line["event"], line.get("result")) for line in map(json.loads, job.say("events", "--json").stdout.splitlines())]
+    assert [one for one in told if one[0] in {"exited", "settled", "restarting", "launched"}] == [
+        ("launched", None), ("exited", None), ("settled", "exit-code"), ("restarting", None), ("launched", None),
+    ]  # fmt: skip
+    job.process.terminate()
+    _, err, status = job.end()
+    assert (status, err.count("restarting: ")) == (143, 1)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3])
+def test_stopped_while_an_event_loop_is_loaded_for_the_next_attempt(held, tmp_path, moment):
+    job = held(
+        "--restart",
+        "always",
+        "--delay",
+        "100s",
+        "--max-delay",
+        "100s",
+        "--limit",
+        "50M",
+        "--",
+        "sh",
+        "-c",
+        f"echo > {tmp_path}/ran",
+    )
+    while not (tmp_path / "ran").exists():
+        time.sleep(0.005)
+    time.sleep(moment)
+    job.process.terminate()
+    _, err, status = job.end()
+    assert status in {0, 143}, err
+
+
 def test_a_stop_outranks_every_restart(held):
     job = held("--restart", "always", "--delay", "10ms", "--attempts", "100000", "--limit", "50M", "--", "sleep", "0.05")
     job.until("RUNNING")

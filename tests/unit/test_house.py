@@ -119,7 +119,7 @@ ROOMS = {
     "standing": "states ?job ?record",
     "deeds": "machine policy signals ?job ?marks ?options",
     "flatjson": "",
-    "vigil": "deeds door events flatjson job news policy record standing cgroup ?job ?record ?telling",
+    "vigil": "deeds door events flatjson job news policy record standing states cgroup ?job ?record ?telling",
     "views.outlet": "",
     "views.frame": "jobs views.cells units ?jobs",
     "views.live": "views.cells views.outlet units ~views.frame ~batch.summary ?jobs",
