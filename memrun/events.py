@@ -283,9 +283,10 @@ class Tell:
 
 @value
 class Execute:
-    """Run a hook command outside of the job's group. `about`: what it is told."""
+    """Run a hook command outside of the job's group. `word`: threshold or pressure; `about`: what it is told of that."""
 
     command: str
+    word: str
     about: str
 
 

@@ -154,9 +154,9 @@ def _while_alive(rule: Rule, state: State, event: Event) -> Step:
         case events.GiveWayAsked(at):
             return _kill(state, "gave-way", at)
         case events.Crossed(at, index, rising):
-            return _act(rule, state, rule.marks[index], at) if rising else (state, (_fell(rule.marks[index]),))
+            return _act(rule, state, rule.marks[index], at, "threshold") if rising else (state, (_fell(rule.marks[index]),))
         case events.Pressed(at, index):
-            return _act(rule, state, rule.pressures[index], at)
+            return _act(rule, state, rule.pressures[index], at, "pressure")
         case _:
             return state, ()
 
@@ -280,9 +280,11 @@ def _signal(state: State, at: float, number: int) -> Step:
 # Rules
 
 
-def _act(rule: Rule, state: State, action: Action, at: float) -> Step:
+def _act(rule: Rule, state: State, action: Action, at: float, word: str) -> Step:
     """A threshold was crossed upwards, or pressure was reported."""
     said = Tell("threshold", action.about or action.do)
+    if action.do == "exec":
+        return state, (said, events.Execute(action.detail, word, action.about))
     state, decisions = _do(rule, state, action, at)
     return state, (said, *decisions)
 
@@ -291,8 +293,6 @@ def _do(rule: Rule, state: State, action: Action, at: float) -> Step:
     match action.do:
         case "signal":
             return _signal(state, at, int(action.detail))
-        case "exec":
-            return state, (events.Execute(action.detail, action.about),)
         case "stop":
             return _stop(rule, replace(state, stopped=True), "stopped", at, None)
         case "kill":

@@ -243,8 +243,8 @@ class Run:
             case events.Tell():
                 if self.hear is not None:
                     self.hear(decision)
-            case events.Execute(command, about):
-                self.hooks.execute(command, about, about)
+            case events.Execute(command, word, about):
+                self.hooks.execute(command, word, about)
 
     def _freeze(self) -> None:
         self._held_since = self._held_since or trio.current_time()

@@ -52,5 +52,5 @@ def _belated(rule: Rule, passed: tuple[int, ...]) -> tuple[Decision, ...]:
     decisions: list[Decision] = []
     for action in (rule.marks[index] for index in passed):
         decisions.append(Tell("threshold", f"{action.about or action.do}: seen at its end"))
-        decisions += [events.Execute(action.detail, action.about)] if action.do == "exec" else []
+        decisions += [events.Execute(action.detail, "threshold", action.about)] if action.do == "exec" else []
     return tuple(decisions)

@@ -139,6 +139,12 @@ def test_a_threshold_that_was_passed_before_anybody_could_look(memrun, hog, told
     assert sorted(told()) == [f"finished {told.name} 1 {40 << 20} success 0", f"threshold {told.name} 1 {40 << 20}  "]
 
 
+def test_what_a_threshold_starts_is_told_as_a_hook_is(memrun, hog, told):
+    done = memrun("--limit", "40M", "-q", "--name", told.name, "--at", f"50%=exec:{FACTS}{told.path}", "--", hog, "touch", "30")
+    assert done.returncode == 0
+    assert told() == [f"threshold {told.name} 1 {40 << 20}  "]
+
+
 def test_each_attempt_passes_its_thresholds(memrun, hog, told):
     words = ["--limit", "40M", "-q", "--restart", "always", "--attempts", "3", "--delay", "1ms", "--name", told.name]
     memrun(*words, "--at", "50%=log", *told.on("threshold"), "--", hog, "touch", "30")

@@ -750,7 +750,7 @@ def test_stories_of_a_person_who_pauses(history, decided):
     [
         ("log", [], []),
         ("signal", [], [Signal(USR1, tree=False)]),
-        ("exec", [], [Execute("exec", "")]),
+        ("exec", [], [Execute("exec", "", "")]),
         ("stop", [ENDS, Settled(9.0, "stopped")], [TERM, *settled("stopped")]),
         ("kill", [ENDS, Settled(9.0, "stopped")], [Kill(), *settled("stopped")]),
         ("restart", [ENDS, Settled(9.0, "stopped")], [TERM, Settle("restart"), "restarting"]),
@@ -763,14 +763,17 @@ def test_stories_of_a_person_who_pauses(history, decided):
 )
 def test_stories_of_thresholds(do, history, decided):
     action = next(a for a in MARKS if a.do == do)
-    for event in (Crossed(1.0, 0, rising=True), Pressed(1.0, 0)):
+    for word, event in (("threshold", Crossed(1.0, 0, rising=True)), ("pressure", Pressed(1.0, 0))):
         rule = Rule(restart="always", marks=(action,), pressures=(action,))
-        assert played(rule, UP, event, *history) == ["threshold", *decided]
+        wanted = [replace(one, word=word) if isinstance(one, Execute) else one for one in decided]
+        assert played(rule, UP, event, *history) == ["threshold", *wanted]
         assert played(rule, UP, StopAsked(0.5), event) == [TERM], "thresholds of a job that is being ended"
     assert played(rule, UP, Crossed(1.0, 0, rising=False)) == ["threshold"]
 
 
-@pytest.mark.parametrize(("do", "more"), [("log", []), ("signal", []), ("exec", [Execute("exec", "")]), ("pause", [])])
+@pytest.mark.parametrize(
+    ("do", "more"), [("log", []), ("signal", []), ("exec", [Execute("exec", "threshold", "")]), ("pause", [])]
+)
 def test_stories_of_thresholds_that_only_the_peak_tells_of(do, more):
     """Whoever wanted to know is told, once, before whatever comes next; nothing is done to who is gone."""
     rule = Rule(restart="always", attempts=2, marks=(next(a for a in MARKS if a.do == do),))
