@@ -465,6 +465,23 @@ def test_who_waited_for_the_first_attempt_hands_over_all_that_happened(held, tmp
     assert (status, err.count("restarting: ")) == (143, 1)
 
 
+def test_asked_all_the_time_while_the_first_attempt_ends(held):
+    """Whoever asks in that very moment is answered, too: by the event loop."""
+    for number in range(BREATHS):
+        words = ["--restart", "on-failure", "--attempts", "2", "--delay", "10ms", "--limit", "50M"]
+        job = held(*words, "--", "sh", "-c", "sleep 0.2; exit 3", name=f"asked{number}")
+        job.until("RUNNING")
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            wires = [stack.enter_context(clients.connect(f"{names.directory()}/{job.process.pid}.sock")) for _ in range(12)]
+            while True:
+                for wire in wires:
+                    wire.sendall(b'{"verb": "ps"}\n')
+                if b"" in [wire.recv(65536) for wire in wires]:
+                    break
+        _, err, status = job.end()
+        assert (status, "exhausted: ended with status 3" in err) == (3, True), err
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3])
 def test_stopped_while_an_event_loop_is_loaded_for_the_next_attempt(held, tmp_path, moment):
     job = held(
