@@ -9,7 +9,7 @@ import os
 import socket
 
 from memrun.errors import JobNameError, MemrunError, RefusedError
-from memrun.names import directory, sweep
+from memrun.names import SOCKET, UNBORN, directory, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ def sockets() -> Iterator[tuple[int, str]]:
     place = directory()
     names = sorted(os.listdir(place)) if place else []
     for name in names:
-        if name.endswith(".name"):
+        pid, _, kind = name.rpartition(".")
+        if kind == "name":
             sweep(f"{place}/{name}")
-        pid = name.removesuffix(".sock")
-        if not name.endswith(".sock") or not pid.isdigit():
+        elif f".{kind}" == UNBORN and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            _sweep(f"{place}/{name}")
+        if f".{kind}" != SOCKET or not pid.isdigit():
             continue
         path = f"{place}/{name}"
         try:
@@ -179,4 +181,4 @@ def row_of(path: str, name: str) -> Words:
 
 
 def _pid(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".sock")
+    return path.rpartition("/")[2].removesuffix(SOCKET)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from memrun.names import directory
+from memrun.names import SOCKET, UNBORN, directory
 
 SILENCE = 10.0  # seconds that a client may take to say something
 
@@ -28,17 +28,21 @@ class Door:
     __slots__ = ("path", "wire")
 
     def __init__(self, path: str) -> None:
-        """Bound and private before anybody can connect: the mode is set before listen. OSError where that cannot be."""
+        """Private before anybody can connect, and listening before anybody can find it: whoever finds one that refuses him takes it for a dead
+        memrun's, and away. OSError where that cannot be."""
         self.path = path
-        _unlink(path)  # of a memrun with our pid, which is therefore dead
+        unborn = path.removesuffix(SOCKET) + UNBORN
+        _unlink(unborn)  # of a memrun with our pid, which is therefore dead
         self.wire = wire = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         before = os.umask(0o177)
         try:
-            wire.bind(path)
-            os.chmod(path, 0o600)
+            wire.bind(unborn)
+            os.chmod(unborn, 0o600)
             wire.listen(128)
+            os.rename(unborn, path)
         except OSError:
             wire.close()
+            _unlink(unborn)
             raise
         finally:
             os.umask(before)
@@ -66,7 +70,7 @@ def open_door(pid: int = 0) -> tuple[Door | None, str]:
     if place is None:
         return None, "no directory for a control socket: this job cannot be raised, paused or listed from outside"
     try:
-        return Door(f"{place}/{pid or os.getpid()}.sock"), ""
+        return Door(f"{place}/{pid or os.getpid()}{SOCKET}"), ""
     except OSError as e:
         return None, f"no control socket: {e.strerror or e}"
 

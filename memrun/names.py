@@ -15,8 +15,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from memrun.errors import JobNameError
+
+SOCKET, UNBORN = ".sock", ".new"  # of PID: who listens; who does not yet
+PATIENCE = (0.001, 0.01, 0.05)  # seconds: who sweeps a dead memrun's name has it for some microseconds
 
 
 def directory(*, make: bool = False) -> str | None:
@@ -73,6 +77,10 @@ class Claim:
             return
         try:
             self._fd = _locked(path)
+            for pause in PATIENCE if insist else ():
+                if self._fd < 0:  # perhaps it is only being swept
+                    time.sleep(pause)
+                    self._fd = _locked(path)
         except OSError:
             return  # a read-only or full file system is no place for claims, and says nothing of who else runs
         if self._fd >= 0:
@@ -92,12 +100,12 @@ class Claim:
             os.close(fd)
 
 
-def _locked(path: str) -> int:
+def _locked(path: str, *, make: bool = True) -> int:
     """The file, locked; -1 where somebody else has it."""
     import fcntl
 
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -120,7 +128,7 @@ def _by(path: str) -> str:
 def sweep(path: str) -> None:
     """Remove a claim whose owner has died without a chance to."""
     try:
-        fd = _locked(path)
+        fd = _locked(path, make=False)
     except OSError:
         return
     if fd >= 0:

@@ -1,13 +1,16 @@
-"""The other side of a memrun's socket may be gone by the time that it is asked."""
+"""The other side of a memrun's socket may be gone by the time that it is asked, and is there before it is found."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
-from memrun import clients
-from memrun.errors import MemrunError
+from memrun import clients, door, names
+from memrun.errors import JobNameError, MemrunError
 
 
 def test_one_that_ended_after_it_was_found(tmp_path):
@@ -17,3 +20,63 @@ def test_one_that_ended_after_it_was_found(tmp_path):
         nobody.bind(str(tmp_path / "8.sock"))  # its memrun was killed: nobody listens
     with pytest.raises(MemrunError, match="has just ended"):
         clients.ask(str(tmp_path / "8.sock"), {"verb": "wait"})
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where sockets are: names.directory()."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    found = names.directory(make=True)
+    assert found is not None
+    return Path(found)
+
+
+@pytest.mark.parametrize("moment", ["chmod", "rename"])
+def test_who_looks_while_one_begins_to_listen_does_not_take_it_away(place, monkeypatch, moment):
+    """What refuses him is a dead one's: so nobody may find it before it listens."""
+    real, seen = getattr(os, moment), []
+
+    def looked(*words):
+        seen.append(list(clients.sockets()))
+        real(*words)
+        seen.append(list(clients.sockets()))
+
+    monkeypatch.setattr(door.os, moment, looked)
+    opened, why = door.open_door()
+    monkeypatch.undo()
+    assert (seen[0], why) == ([], "")
+    assert [file.name for file in place.iterdir()] == [f"{os.getpid()}.sock"]
+    clients.connect(opened.path).close()
+    opened.close()
+    assert not list(place.iterdir())
+
+
+def test_what_dead_ones_left_is_swept(place):
+    for number in (os.getpid(), 1 << 22):  # the second is more than any process has
+        with socket.socket(socket.AF_UNIX) as nobody:
+            nobody.bind(str(place / f"{number}.new"))
+    with socket.socket(socket.AF_UNIX) as nobody:
+        nobody.bind(str(place / f"{1 << 22}.sock"))
+    (place / "gone.name").write_text(f"{1 << 22}\n")
+    assert list(clients.sockets()) == []
+    assert [file.name for file in place.iterdir()] == [f"{os.getpid()}.new"]
+
+
+def test_a_name_that_is_only_being_swept_is_to_be_had(place, monkeypatch):
+    with open(place / "mine.name", "w") as swept:
+        fcntl.flock(swept, fcntl.LOCK_EX)
+        monkeypatch.setattr(names.time, "sleep", lambda _: (os.unlink(swept.name), swept.close()))
+        claim = names.Claim("mine", insist=True)
+    assert claim.path == str(place / "mine.name")
+    claim.release()
+    names.sweep(str(place / "mine.name"))  # released in that very moment: nothing is made of it
+    assert not list(place.iterdir())
+
+
+def test_a_name_that_is_taken_is_refused(place):
+    claim = names.Claim("mine", insist=True)
+    with pytest.raises(JobNameError, match=f"a job called mine is running already .memrun {os.getpid()}."):
+        names.Claim("mine", insist=True)
+    assert names.Claim("mine", insist=False).path == ""
+    claim.release()
