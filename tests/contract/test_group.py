@@ -553,6 +553,7 @@ class TestHolding:
         group.thaw()
         assert child.hear() == {"ate": self.WANTED}
 
+    @exact
     def test_raised_too_little_before_anybody_has_heard_of_it_it_is_held_again(self, places):
         group = places.group(self.LIMIT, hold=True)
         child = places.child(group)
