@@ -545,6 +545,7 @@ class TestHolding:
         assert child.hear() == {"ate": self.WANTED}
         assert not group.hear().at_limit
 
+    @exact
     def test_who_was_asked_to_hold_still_does_so_when_it_is_raised(self, places):
         group, child = self.held(places)
         assert until(group.freeze, group.notice_fd())
