@@ -175,6 +175,12 @@ def test_a_signal_at_any_moment(name):
         process = start("--limit", "50M", "--stop-timeout", "1s", "--", "sleep", "1000")
         time.sleep(moments.uniform(0.0, 0.35))
         process.send_signal(getattr(signal, "SIG" + name))
+        try:
+            process.communicate(timeout=15)
+        except subprocess.TimeoutExpired as e:
+            # Before memrun's first line Python can lose a Ctrl-C in a callback of its imports (seen once, on a slow guest), and says so.
+            assert (name, b"Exception ignored in" in (e.stderr or b"")) == ("INT", True)
+            process.send_signal(signal.SIGINT)
         assert finish(process)[2] != 0
 
 
