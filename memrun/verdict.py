@@ -30,9 +30,7 @@ def _again_or_over(rule: Rule, state: State, at: float, result: str) -> tuple[St
         return replace(state, phase=Over()), (Finish("stopped" if again and why != "oom-kill" else why),)
     asked = why in FREE
     if not asked and len(counted(rule, state.tries, at)) >= rule.attempts:
-        return replace(state, phase=Over()), (Finish("exhausted"), Tell("exhausted", f"{rule.attempts} attempts are used up"))[
-            ::-1
-        ]
+        return replace(state, phase=Over()), (Tell("exhausted", f"{rule.attempts} attempts are used up"), Finish("exhausted"))
     quick = 0 if at - state.began >= rule.min_uptime else state.quick + (not asked)
     short = why == "gave-way" or (result == "oom-kill" and rule.on_oom == "restart")
     limit = grown(rule, state.limit) if short else state.limit
