@@ -6,7 +6,9 @@ faults, and a launch was a quarter dearer than it is (measured with CPython 3.11
 is forked before the event loop is loaded, does nothing else, and stays small. With CLONE_PARENT those that it brings into the world are
 children of the supervisor like all others: reaped by it, and nobody's orphans when the midwife is gone.
 
-She is sent an order (launch.py) and the descriptors that it names, and answers with the pid. She ends with the end of her socket, at once
+She is sent an order (launch.py) and the descriptors that it names. The child itself answers with its pid, before it does anything else: as
+it holds her end of the socket until its exec, the end of the socket without an answer means that nobody was born, at whatever
+moment she was killed, and that the order may be carried out once more. She ends with the end of her socket, at once
 when the supervisor is killed: until then she holds the pipe to the dead man's hand open, so that it never begins before
 the last child is through its exec. Whatever she cannot do (0, or she is gone) the supervisor does itself.
 """
@@ -20,7 +22,6 @@ import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from memrun import birth, launch, signals
-from memrun.errors import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,13 +52,11 @@ class Midwife:
             return 0
         try:
             socket.send_fds(self._socket, [data], fds)
-        except OSError:
-            launch.Order.deliver = None  # somebody has killed her
-            return 0
-        said = self._socket.recv(4)
-        if not said:
+            said = self._socket.recv(4)
+        except OSError:  # "reset" is what is heard where she had not read the order yet
+            said = b""
+        if not said:  # somebody has killed her
             launch.Order.deliver = None
-            raise LaunchError("the process that starts jobs was killed as it started this one", 125)
         return int.from_bytes(said, "little")
 
     def close(self) -> None:
@@ -81,7 +80,7 @@ def _attend(calls: socket.socket) -> NoReturn:
             size, extra, _, _ = calls.recvmsg_into([room], socket.CMSG_SPACE(16 * 4), CLOEXEC)
             if not size:
                 break
-            calls.send(_born(pickle.loads(room[:size]), _descriptors(extra)).to_bytes(4, "little"))  # noqa: S301  (from ourselves)
+            _bear(pickle.loads(room[:size]), _descriptors(extra), calls)  # noqa: S301  (from ourselves)
     finally:
         os._exit(0)
 
@@ -90,7 +89,7 @@ def _descriptors(extra: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return [int.from_bytes(data[at : at + 4], "little") for _, _, data in extra for at in range(0, len(data) - len(data) % 4, 4)]
 
 
-def _born(said: Any, fds: list[int]) -> int:  # noqa: ANN401  (what was pickled)
+def _bear(said: Any, fds: list[int], calls: socket.socket) -> None:  # noqa: ANN401  (what was pickled)
     order, files, names = said
     launch.Order.files = files
     here = dict(zip(names, fds, strict=True))
@@ -100,7 +99,9 @@ def _born(said: Any, fds: list[int]) -> int:  # noqa: ANN401  (what was pickled)
         setattr(order, name, here.get(getattr(order, name), getattr(order, name)))
     pid, born = birth.for_parent(order.birthplace)
     if pid == 0:
+        calls.send(os.getpid().to_bytes(4, "little"))
         launch.become(order, here[names[0]], born=born)
+    if pid < 0:
+        calls.send(bytes(4))
     for fd in fds:
         os.close(fd)
-    return max(0, pid)

@@ -136,7 +136,7 @@ ROOMS = {
     "batch.openfiles": "cgroup.files launch ?jobs",
     "batch.usher": "events jobs ?batch.berth ?batch.claims ?batch.entries ?batch.ledger ?supervisor",
     "batch.scheduler": "batch.usher batch.berth batch.claims batch.entries deeds errors events hooks jobs batch.needs supervisor switchboard ?batch.berth ?job ?batch.ledger",
-    "batch.midwife": "birth errors launch signals surroundings",
+    "batch.midwife": "birth launch signals surroundings",
     "batch.ledger": "errors history",
     "batch.keeper": "errors launch signals",
     "batch.will": "job record ?batch.ledger",
