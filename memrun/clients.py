@@ -1,6 +1,7 @@
 """The other side of the socket: find the memruns of this user, and ask them. Plain blocking sockets, no event loop.
 
 One socket for each memrun, PID.sock, in the directory that names.py knows; those that nobody answers are swept by who looks.
+What answers need not be a memrun of this version: an older one goes on after an upgrade, and a job of this user's may listen there, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Words = dict[str, object]
 ANSWER_IN = 5.0  # seconds until a memrun that listens must have answered what it can answer at once
 SHOWN = 20  # names in an error
+COLUMNS = ("file", "state", "pid", "limit", "usage", "peak", "attempt", "since")  # of a row, besides its name
 LONGEST = 1 << 24  # bytes of one answer: `ps` of a batch has some 400 for each job
 
 
@@ -76,17 +78,13 @@ def ask(path: str, words: Words, timeout: float | None = ANSWER_IN) -> Words:
 
 def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Words]:
     """One question, and every line that comes back."""
-    import json
-
     try:
         with connect(path) as wire:
-            wire.sendall(json.dumps(words).encode() + b"\n")
+            wire.sendall(_said(words))
             wire.settimeout(timeout)
             with wire.makefile("rb") as lines:
                 while line := lines.readline(LONGEST):
-                    found = json.loads(line)
-                    if isinstance(found, dict):
-                        yield found
+                    yield _heard(line)
     except TimeoutError:
         raise MemrunError("no answer in time") from None
     except (FileNotFoundError, ConnectionRefusedError):  # it was there when it was looked for
@@ -95,16 +93,34 @@ def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Wo
         raise MemrunError(f"cannot ask that memrun: {e}") from None
 
 
+def _said(words: Words) -> bytes:
+    import json
+
+    return json.dumps(words).encode() + b"\n"
+
+
+def _heard(line: bytes) -> Words:
+    """ValueError where it is not what a memrun says."""
+    import json
+
+    try:
+        found = json.loads(line)
+    except RecursionError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise ValueError("what it says is no answer")
+
+
 def follow_all(paths: list[str], words: Words) -> Iterator[Words]:
     """One question to several memruns, and every line that comes back from any, until all have ended."""
-    import json
     import selectors
 
     with selectors.DefaultSelector() as lines:
         for path in paths:
             try:
                 wire = connect(path)
-                wire.sendall(json.dumps(words).encode() + b"\n")
+                wire.sendall(_said(words))
             except OSError:
                 continue  # it has just ended
             lines.register(wire, selectors.EVENT_READ, bytearray())
@@ -114,22 +130,17 @@ def follow_all(paths: list[str], words: Words) -> Iterator[Words]:
 
 
 def _lines_of(lines: selectors.BaseSelector, key: selectors.SelectorKey) -> Iterator[Words]:
-    """The whole lines that one of them has said by now; it is let go of when it has said all."""
-    import json
-
+    """The whole lines that one of them has said by now; it is let go of when it has said all, or what no memrun says."""
     wire = key.fileobj
     assert isinstance(wire, socket.socket)
     try:
         said = wire.recv(1 << 16)
-    except OSError:
-        said = b""
-    key.data.extend(said)
-    *whole, rest = bytes(key.data).split(b"\n")
-    key.data[:] = rest
-    for line in whole:
-        found = json.loads(line)
-        if isinstance(found, dict):
-            yield found
+        key.data.extend(said)
+        *whole, rest = bytes(key.data).split(b"\n")
+        key.data[:] = rest
+        yield from map(_heard, whole)
+    except (OSError, ValueError):
+        said, rest = b"", b""
     if not said or len(rest) > LONGEST:
         lines.unregister(wire)
         wire.close()
@@ -148,7 +159,8 @@ def jobs(patience: float = ANSWER_IN) -> list[tuple[str, Words]]:
 
 def _rows(path: str, patience: float) -> list[Words]:
     rows = ask(path, {"verb": "ps"}, patience).get("jobs")
-    return [row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict)]
+    found = [row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict)]
+    return [dict.fromkeys(COLUMNS) | row for row in found if isinstance(row.get("name"), str)]
 
 
 def find(name: str) -> tuple[str, str]:

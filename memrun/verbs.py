@@ -119,9 +119,9 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _tell(name: str, verb: str, answer: Words) -> None:
     if "to" in answer:
-        _out(f"{name}: limit {_size(answer['from'])} -> {_size(answer['to'])}")
+        _out(f"{name}: limit {_size(answer.get('from'))} -> {_size(answer['to'])}")
     if verb == "reclaim":
-        _out(f"{name}: use {_size(answer['before'])} -> {_size(answer['after'])}")
+        _out(f"{name}: use {_size(answer.get('before'))} -> {_size(answer.get('after'))}")
     if "note" in answer:
         _out(f"{name}: {answer['note']}")
 
@@ -172,11 +172,11 @@ def _show(flags: dict[str, str], plain: list[str]) -> int:
 
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return errors.SUCCESS
-    width = max((len(str(row["what"])) for row in found), default=0)
+    width = max((len(str(row.get("what"))) for row in found), default=0)
     for row in found:
-        value = str(row["value"])
+        value = str(row.get("value"))
         shown = f"{value} ({format_size(int(value))})" if value.isdecimal() and int(value) >= 1024 else value
-        _out(f"{row['what']!s:<{width}}  {shown:<26}  {row['meaning']}".rstrip())
+        _out(f"{row.get('what')!s:<{width}}  {shown:<26}  {row.get('meaning')}".rstrip())
     return errors.SUCCESS
 
 
@@ -198,7 +198,7 @@ def _event(line: Words, *, as_json: bool) -> None:
         _out(json.dumps(line))
         return
     more = " ".join(f"{key}={value}" for key, value in line.items() if key not in {"at", "name", "event"})
-    _out(f"{line['at']} {line['name']} {line['event']} {more}".rstrip())
+    _out(f"{line.get('at')} {line.get('name')} {line['event']} {more}".rstrip())
 
 
 def _wait(flags: dict[str, str], plain: list[str]) -> int:
@@ -212,8 +212,8 @@ def _wait(flags: dict[str, str], plain: list[str]) -> int:
         if e.what == "no answer in time":
             return errors.TIMED_OUT
         raise
-    _out(f"{name}: {answer['result']}")
-    status = answer["status"]
+    _out(f"{name}: {answer.get('result')}")
+    status = answer.get("status")
     return status if isinstance(status, int) else errors.FAILED
 
 

@@ -51,16 +51,24 @@ def show(name: str, *, follow: bool) -> int:
 def _paths(row: Words) -> list[str]:
     """The log files of the current attempt, the one that is being written last. MemrunError says where the output goes if there is none."""
     log = row.get("log")
-    paths = [path for path in (log if isinstance(log, list) else []) if isinstance(path, str)]
+    paths = [path for path in (log if isinstance(log, list) else []) if _is_path(path)]
     if paths:
         return paths
     name, pid = clean(str(row["name"])), row.get("pid")
-    if row.get("usage") is None:
+    if row.get("usage") is None or not isinstance(pid, int):
         raise errors.MemrunError(f"{name} keeps no log, and is not running at the moment")
     where = {word: _link(f"/proc/{pid}/fd/{fd}") for word, fd in (("stdout", 1), ("stderr", 2))}
     files = sorted({path for path in where.values() if os.path.isfile(path)})
     said = ", ".join(f"its {word} is {clean(path)}" for word, path in where.items())
     raise errors.MemrunError(f"{name} keeps no log: {said}", f"Try: tail -F {clean(' '.join(files))}" if files else "")
+
+
+def _is_path(said: object) -> bool:
+    """What answers need not be a memrun."""
+    try:
+        return isinstance(said, str) and "\0" not in said and bool(os.fsencode(said))
+    except UnicodeError:
+        return False
 
 
 def _link(path: str) -> str:
@@ -193,7 +201,10 @@ class Follower:
     def run(self, paths: list[str]) -> None:
         """Until the job is over, or nobody reads us any more."""
         # Asked before anything is read: what comes after the answer is in the log by then.
-        over, news = self._ask("wait"), self._ask("events")
+        with self._ask("wait") as over, self._ask("events") as news:
+            self._follow(paths, over, news)
+
+    def _follow(self, paths: list[str], over: socket.socket, news: socket.socket) -> None:
         poll = select.poll()
         for fd in (over.fileno(), news.fileno(), self._bell.fd):
             if fd >= 0:
@@ -239,9 +250,9 @@ class Follower:
         """The answer to `wait`; silence is a memrun that was killed, and then the log is as complete as it gets."""
         try:
             answer = json.loads(over.recv(PIECE) or b"{}")
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return
-        if answer.get("ok") is False:
+        if isinstance(answer, dict) and answer.get("ok") is False:
             raise errors.RefusedError(str(answer.get("error")), str(answer.get("remedy", "")))
 
     def _add(self, paths: list[str]) -> None:

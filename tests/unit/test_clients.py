@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from memrun import clients, door, names
+from memrun import clients, door, names, verbs
 from memrun.errors import JobNameError, MemrunError
 
 
@@ -80,3 +83,52 @@ def test_a_name_that_is_taken_is_refused(place):
         names.Claim("mine", insist=True)
     assert names.Claim("mine", insist=False).path == ""
     claim.release()
+
+
+ROW = {"name": "job"}  # an older or newer memrun's: whatever else is in it
+STRANGE = [
+    b"", b"\n", b"no answer\n", b"[]\n", b"[" * 100_000 + b"\n", b'{"ok": true', b'{"ok": true, "jobs": 7, "event": 7, "rows": 7}\n',
+    b'{"ok": true, "jobs": [7, {}, {"name": 7}], "rows": [7, {}], "event": {}, "status": "x", "to": "x"}\n',
+    json.dumps({"ok": True, "jobs": [ROW], "rows": [ROW], "event": "launched", "to": None}).encode() + b"\n",
+    json.dumps({"ok": True, "jobs": [ROW | dict.fromkeys(clients.COLUMNS, "\ud800\x1b[2J")]}).encode() + b"\n",
+    json.dumps({"ok": True, "jobs": [ROW | {"log": ["/a\0b", "/\ud800", "", 7, "/dev/null/x"]}]}).encode() + b"\n",
+    json.dumps({"ok": False, "error": [], "remedy": 7}).encode() + b"\n",
+]  # fmt: skip
+
+
+@pytest.fixture(params=STRANGE, ids=range(len(STRANGE)))
+def stranger(place, request):
+    """Listens where memruns do, and answers whatever it is asked with these words."""
+    with socket.socket(socket.AF_UNIX) as ears:
+        ears.bind(str(place / f"{os.getpid()}.sock"))
+        ears.listen(20)
+
+        def answer():
+            while True:
+                try:
+                    wire, _ = ears.accept()
+                except OSError:
+                    return
+                with wire, contextlib.suppress(OSError):
+                    if wire.recv(4096):
+                        wire.sendall(request.param)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        ears.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "words", ["ps", "ps --json", "show job", "events", "events -f job", "wait job", "raise job 5M", "reclaim job", "logs -f job"]
+)  # fmt: skip
+def test_what_answers_may_be_no_memrun_of_this_version(stranger, words, capsys):
+    verb, *more = words.split()
+    try:
+        status = verbs.act(verb, more)
+    except MemrunError as e:
+        assert e.what
+        status = e.status
+    assert isinstance(status, int)
+    assert "\x1b" not in capsys.readouterr().out
