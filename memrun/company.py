@@ -48,7 +48,7 @@ def supervise(attempt: Stay, teller: Teller, vigil: Vigil | None = None) -> Reco
         hurry()
     run = Run(attempt.site, attempt)
     if vigil is not None:
-        run.resume(vigil.state, vigil.heard, vigil.records)
+        run.resume(vigil.state, vigil.heard, vigil.records, vigil.held_since)
     fd = news.signal_fd() if vigil is None else vigil.signals
     try:
         return trio.run(_in_company, run, fd, teller, vigil, clock=Clock())

@@ -60,9 +60,8 @@ class Desk:
             return
         line: Words = {"at": at or iso(time.time()), "name": run.spec.name}
         if isinstance(told, events.Tell):
-            hint = f"; {_way_on(run)}" if told.event == "paused" else ""
             if not (run.spec.quiet or at):  # what was then has been said
-                self._say(f"{run.spec.name}: {told.event}: {told.text}{hint}")
+                self._say(standing.said(run.spec.name, told, run.state))
             line |= {"event": told.event, "text": told.text}
         else:
             facts: Words = {key: getattr(told, key) for key in told.__match_args__ if key != "at"}
@@ -133,12 +132,6 @@ class Desk:
         if act is None:
             raise UsageError(f"{verb!r} is nothing that can be asked of a job")
         return await act(run, words)
-
-
-def _way_on(run: Run) -> str:
-    held, name = run.state.phase, run.spec.name
-    by_limit = not isinstance(held, states.Paused) or held.by == "limit"
-    return f"to give it more: memrun raise {name} SIZE" if by_limit else f"to let it go on: memrun resume {name}"
 
 
 def _living(run: Run) -> Group:

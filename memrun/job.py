@@ -169,10 +169,8 @@ class Attempt:
         try:
             self._check_abilities()
             self.logged = site.listen()
-            if guarded and self.holds:
-                from memrun.guard import Guard  # nobody else is held while nobody watches
-
-                self.guard = Guard(self.group)
+            if guarded:
+                self.post()
             self.started = time.time()
             self.began = time.monotonic()
             self._underway = launch.start(self._entering(order))
@@ -221,8 +219,15 @@ class Attempt:
             for rule in self.spec.pressure:
                 gauge.pressure(self.group.path, self.group.version, rule.level, rule.mode).close()
 
+    def post(self) -> None:
+        """A guard, while nobody else watches: for who is to be held."""
+        if self.holds:
+            from memrun.guard import Guard
+
+            self.guard = Guard(self.group)
+
     def relieve(self) -> bool:
-        """The guard may go: from now on the event loop watches. Whether there was one."""
+        """The guard may go: from now on somebody watches. Whether there was one."""
         guard, self.guard = self.guard, None
         if guard is not None and guard.relieve():
             self.group.found_held()

@@ -125,8 +125,9 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
 def _load(attempt: Attempt, teller: Teller) -> Vigil | None:
     """The command runs by now: whoever is to wait for it is loaded. None: an event loop is."""
     spec = attempt.spec
-    acts = spec.on_oom == "pause" or spec.at or spec.pressure or spec.on_event or spec.events
-    if not acts and not spec.adopted:
+    grows = spec.on_oom == "pause" and spec.grow > 1
+    acts = grows or spec.at or spec.pressure or spec.on_event or spec.events
+    if not (acts or spec.adopted or attempt.site.unprotected(spec)):
         from memrun.vigil import Vigil
 
         return Vigil(attempt, teller)

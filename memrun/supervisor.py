@@ -67,9 +67,9 @@ class Run:
         self._settled = False  # nothing of the current attempt is left, and its descriptors are closed
         self._send, self._mail = trio.open_memory_channel[events.Event](MAILBOX)
 
-    def resume(self, state: states.State, heard: Heard | None, records: Attempts) -> None:
-        """Go on where somebody else has left off: its state, what he had heard of the group, and the attempts that are over."""
-        self._begun, self.state, self.heard, self.records = True, state, heard, records
+    def resume(self, state: states.State, heard: Heard | None, records: Attempts, held_since: float | None) -> None:
+        """Go on where somebody else has left off: its state, what he had heard of the group, the attempts that are over, and since when it is held."""
+        self._begun, self.state, self.heard, self.records, self._held_since = True, state, heard, records, held_since
         self._settled = isinstance(state.phase, states.Waiting)
 
     @property
@@ -151,6 +151,8 @@ class Run:
         if self.alive:
             self._watch()
         self.begin()
+        if isinstance(self.state.phase, states.Paused):  # since before we were here
+            ahead.look(self, ())
         while self.record is None:
             self.step(await self._next_event())
         self._nursery.cancel_scope.cancel()

@@ -1,17 +1,17 @@
-"""Who waits for a run that wants nothing but its end, and does so without an event loop: it would make memrun three times as large, and
-most runs never need it.
+"""Who waits for a run that wants nothing but its end, or to be held at its limit, and does so without an event loop: it would make memrun
+three times as large, and most runs never need it.
 
 One poll over everything that can happen: the command's end, what the kernel tells of its group, signals, the control socket, the output
 that a letter keeps, and the policy's alarm. Events are news.py's, decisions policy.py's, deeds those of deeds.py, as in
-supervisor.py; what is only here is which of them a run can meet that is killed at its limit: CAN, and a test looks through all its histories for
-others.
+supervisor.py; what is only here is which of them such a run can meet: CAN, and a test looks through all its histories for others.
 
 `ps` is answered here, because one `memrun ps` asks every memrun of a user: a thousand of them must not grow by what it costs one to do more.
 Whoever asks for anything else is handed over, with everything else that is here, to an event loop, which is loaded then
-(oneshot.py); and so is a run that is to be started again, in the delay before that: most runs that may be need not be. Nothing that has happened is lost on the way: descriptors keep their news, and the state is a value.
+(oneshot.py); and so is a run that is to be started again, in the delay before that, and one that is held, when it holds still: most runs that may be
+need not be. Nothing that has happened is lost on the way: descriptors keep their news, the state is a value, and a guard holds who gets to its limit meanwhile.
 
 A reaction never waits for that: it is loaded for what people ask, not for what the kernel tells. A rule that has to act at
-the limit or at a mark (pause, --at, --pressure, --on-event) has it from the beginning.
+the limit or at a mark (--grow, --at, --pressure, --on-event) has it from the beginning.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 
 from memrun import deeds, door, events, flatjson, news, policy, standing, states
 from memrun.cgroup import Heard
+from memrun.guard import hurry
 from memrun.job import iso
 from memrun.record import Attempts
 
@@ -30,11 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from memrun.job import Stay
+    from memrun.job import Attempt
     from memrun.record import Record
     from memrun.telling import Teller
 
-CAN = (events.Signal, events.Kill, events.Settle, events.Tell, events.Finish)
+CAN = (events.Signal, events.Kill, events.Freeze, events.Thaw, events.Lend, events.Settle, events.Tell, events.Finish)
 MOST = 16  # guests at a time; more wait outside
 ASKED = b'{"verb": "ps"}\n'  # as clients.py writes it; written otherwise, it is as good a question, and handed over
 CHUNK = 1 << 16
@@ -52,19 +53,21 @@ class Guest:
 class Vigil:
     """Over one attempt, the only one of its run."""
 
-    def __init__(self, stay: Stay, teller: Teller) -> None:
+    def __init__(self, stay: Attempt, teller: Teller) -> None:
         self.stay, self.rule = stay, deeds.rule_of(stay.spec, stay.site)
         self.state = policy.START
         self.heard: Heard | None = None  # news of the group, at the last look
         self.past: list[tuple[str, events.Event | events.Tell]] = []
         self.records = Attempts()
         self.since = iso(time.time())
+        self.held_since: float | None = None
         self.guests: dict[int, Guest] = {}
         self.door: door.Door | None = None
         self._teller, self._letter = teller, teller.letter
         self._record: Record | None = None
         self._looks: list[float] = []
         self._leave = False  # somebody wants more than there is here
+        self._again = False  # the group has news that no descriptor tells of
         self._next_point = 0.0 if teller.letter is not None else math.inf
         self._poll = select.poll()
         self.signals = news.signal_fd()
@@ -75,6 +78,7 @@ class Vigil:
             self._begin()
             while self._record is None and not self._leave:
                 self._turn()
+            self._hand_over()
         except BaseException:
             self._end()
             raise
@@ -88,14 +92,19 @@ class Vigil:
         self.door, why = door.open_door()
         if self.door is None:
             self._teller.remark(why)
+        if self.stay.holds:
+            hurry()
         for fd in (group.notice_fd(), self.signals, self.stay.child.pidfd):
             self._poll.register(fd, select.POLLIN)
         if self.door is not None:
             self._poll.register(self.door.wire, select.POLLIN)
         if self._letter is not None:
             self._poll.register(self._letter.pipe, select.POLLIN)
+        if self.stay.relieve():
+            group.reflex()  # it may have come to its limit since
         self._listen()
-        self._leave = self.heard is None or self.heard.populated is None  # a kernel that does not say when a group is empty
+        if self.heard is None or self.heard.populated is None:  # a kernel that does not say when a group is empty
+            self._leave = True
 
     def _turn(self) -> None:
         """Sleep until something has happened, and see to it: the kernel's news first, for what it kills may have ended just now."""
@@ -103,7 +112,7 @@ class Vigil:
         now = time.monotonic()
         if self._looks and not ready:
             del self._looks[0]
-        if self.stay.group.notice_fd() in ready or self._looks:
+        if self.stay.group.notice_fd() in ready or self._looks or self._again:
             self._listen()
         if self._record is None and self.signals in ready:
             self._hear_signal()
@@ -122,6 +131,8 @@ class Vigil:
 
     def _patience(self) -> float | None:
         """Milliseconds to the next thing that is to be done if nothing happens; None: there is none."""
+        if self._again:
+            return 0.0
         now = time.monotonic()
         due = policy.alarm(self.state)
         times = [guest.until for guest in self.guests.values()]
@@ -132,6 +143,7 @@ class Vigil:
     # What the kernel tells
 
     def _listen(self) -> None:
+        self._again = False
         before, now = self.heard or Heard(), self.stay.group.hear()
         if not self._looks and news.undecided(before, now):
             now = news.glance_again(self.stay.group)
@@ -171,6 +183,7 @@ class Vigil:
         self.state, decisions = policy.step(self.rule, self.state, event)
         for decision in decisions:
             self._carry_out(decision)
+        self._leave = self._leave or isinstance(self.state.phase, states.Waiting | states.Paused | states.Lent)
 
     def _carry_out(self, decision: events.Decision) -> None:
         match decision:
@@ -178,15 +191,23 @@ class Vigil:
                 deeds.signal(self.stay, number, tree=tree)
             case events.Kill():
                 deeds.kill(self.stay)
+            case events.Freeze():
+                self.held_since = self.held_since or time.monotonic()
+                self.stay.group.freeze()
+            case events.Lend():
+                self.stay.group.lend()
+            case events.Thaw():
+                self.held_since = None
+                self.stay.group.thaw()
+                self._again = self.stay.group.reflex()  # what it was lent may not take it past its wire
             case events.Settle(why):
                 record = self.stay.finish(why)
                 self.records.take(record)
                 self._step(events.Settled(time.monotonic(), record.result))
-                self._leave = self._leave or isinstance(self.state.phase, states.Waiting)
-            case events.Tell(word, text):
+            case events.Tell():
                 self.past.append((iso(time.time()), decision))
                 if not self.stay.spec.quiet:
-                    self._teller.say(f"{self.stay.spec.name}: {word}: {text}")
+                    self._teller.say(standing.said(self.stay.spec.name, decision, self.state))
             case events.Finish(why):
                 self._record = self.records.concluded(why)
             case _:
@@ -250,9 +271,18 @@ class Vigil:
 
     # The end
 
+    def _hand_over(self) -> None:
+        """Who is not held yet is not left alone while the event loop is loaded."""
+        if self._record is None and self.attended and not isinstance(self.state.phase, states.Paused):
+            try:
+                self.stay.post()
+            except OSError:
+                return  # no process to be had: the job is worth more than its guard
+
     def _end(self) -> None:
         """We have failed: nobody is left in the group all the same."""
         self.close()
+        self.stay.relieve()
         pause, until = 0.001, time.monotonic() + deeds.LAST_RESORT
         while not self.stay.rid():
             if time.monotonic() > until:

@@ -31,10 +31,10 @@ WAYS = ["touch 60", "touch 60 4", "touch 60 1 8", "touch 60 2 4", "mapbig 60", "
 class Held:
     """A memrun in the background, and what can be said to it."""
 
-    def __init__(self, *words, name="held"):
+    def __init__(self, *words, name="held", by=MEMRUN):
         self.name = name
         self.process = subprocess.Popen(
-            [*MEMRUN, *(["--name", name] if name else []), *words],
+            [*by, *(["--name", name] if name else []), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -137,7 +137,7 @@ def test_given_more_in_time_it_is_never_held(held, hog, tmp_path):
     words = ["--limit", "20M", "--on-oom", "pause", "--grow", "2", "--events", str(told), "--report", str(report)]
     for _ in range(5):  # on a machine with much else to do, a second may be too short for the preparation
         told.unlink(missing_ok=True)
-        job = held(*words, "--", "sh", "-c", f"read go < {gate}; exec {hog} step 1000 30 60")
+        job = held(*words, "--", "sh", "-c", f"read go < {gate}; exec {hog} touch 60")
         job.until("RUNNING")  # said by the event loop
         gate.write_text("go\n")
         assert job.end()[2] == 0
@@ -333,6 +333,61 @@ def test_who_is_inside_stays_when_an_event_loop_takes_over(held):
         silent.sendall(b'{"verb": "stop", "name": "held"}\n')
         assert json.loads(silent.recv(4096))["ok"]
     assert job.end()[2] == 143
+
+
+SLOWLY = """
+import builtins, sys
+load, (told, go) = builtins.__import__, sys.argv[1:3]
+def slowly(name, *rest):
+    if name == "memrun.company":
+        open(told, "w").close()
+        open(go).close()
+    return load(name, *rest)
+builtins.__import__ = slowly
+del sys.argv[1:3]
+from memrun.__main__ import main
+main()
+"""
+
+
+def test_who_gets_to_its_limit_while_an_event_loop_is_loaded_is_held(held, hog, tmp_path):
+    """Somebody has asked, and nobody listens: a guard does."""
+    fifos = told, go, gate = [str(tmp_path / name) for name in ("told", "go", "gate")]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    code = f"read x < {gate}; exec {hog} touch 60"
+    words = [sys.executable, "-c", SLOWLY, told, go]
+    job = held("--limit", "20M", "--on-oom", "pause", "--", "sh", "-c", code, by=words)
+    row = job.until("RUNNING")
+    with clients.connect(f"{names.directory()}/{job.process.pid}.sock") as asked:
+        asked.sendall(b'{"verb": "show", "name": "held"}\n')
+        open(told, encoding="ascii").close()
+        with open(gate, "w", encoding="ascii") as opened:
+            opened.write("go\n")
+        assert 0 < usage_at_rest(row) < row["limit"] - HALF  # the kernel alone would hold it at 20M
+        open(go, "w", encoding="ascii").close()
+        assert json.loads(asked.makefile("rb").readline())["ok"]
+    job.until("PAUSED")
+    job.say("raise", "200M")
+    _, err, status = job.end()
+    assert (status, err.count("paused: "), err.count("resumed: ")) == (0, 1, 1), err
+
+
+HALF = 512 << 10
+
+
+def usage_at_rest(row, seconds=30):
+    """Its memory use, when it has most of what it may have and takes no more; 0: it has ended."""
+    file = next(path for name in ("current", "usage_in_bytes") if os.path.exists(path := f"{row['cgroup']}/memory.{name}"))
+    before, deadline = 0, time.monotonic() + seconds
+    while time.monotonic() < deadline and os.path.exists(f"/proc/{row['pid']}"):
+        with open(file, encoding="ascii") as opened:
+            now = int(opened.read())
+        if now == before and now > row["limit"] * 3 // 4:
+            return now
+        before = now
+        time.sleep(0.3)  # that nothing happens, nobody tells
+    return 0
 
 
 def test_garbage_on_the_socket_is_refused(held):
