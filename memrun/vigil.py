@@ -89,9 +89,7 @@ class Vigil:
     def _begin(self) -> None:
         group = self.stay.group
         self._step(events.Launched(self.stay.began, group.limit))
-        policy.step(
-            self.rule, self.state, events.OomKilled(self.stay.began)
-        )  # once for nothing: what is done for the first time takes longer
+        policy.step(self.rule, self.state, events.OomKilled(self.stay.began))  # for nothing: the first time takes longer
         self.door, why = door.open_door()
         if self.door is None:
             self._teller.remark(why)

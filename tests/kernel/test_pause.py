@@ -357,14 +357,14 @@ def test_who_gets_to_its_limit_while_an_event_loop_is_loaded_is_held(held, hog, 
         os.mkfifo(fifo)
     code = f"read x < {gate}; exec {hog} touch 60"
     words = [sys.executable, "-c", SLOWLY, told, go]
-    job = held("--limit", "20M", "--on-oom", "pause", "--", "sh", "-c", code, by=words)
+    job = held("--limit", "40M", "--on-oom", "pause", "--", "sh", "-c", code, by=words)
     row = job.until("RUNNING")
     with clients.connect(f"{names.directory()}/{job.process.pid}.sock") as asked:
         asked.sendall(b'{"verb": "show", "name": "held"}\n')
         open(told, encoding="ascii").close()
         with open(gate, "w", encoding="ascii") as opened:
             opened.write("go\n")
-        assert 0 < usage_at_rest(row) < row["limit"] - HALF  # the kernel alone would hold it at 20M
+        assert 0 < usage_at_rest(row) < row["limit"] - HALF  # the kernel alone would hold it at 40M
         open(go, "w", encoding="ascii").close()
         assert json.loads(asked.makefile("rb").readline())["ok"]
     job.until("PAUSED")
