@@ -137,7 +137,7 @@ def test_given_more_in_time_it_is_never_held(held, hog, tmp_path):
     words = ["--limit", "20M", "--on-oom", "pause", "--grow", "2", "--events", str(told), "--report", str(report)]
     for _ in range(5):  # on a machine with much else to do, a second may be too short for the preparation
         told.unlink(missing_ok=True)
-        job = held(*words, "--", "sh", "-c", f"read go < {gate}; exec {hog} touch 60")
+        job = held(*words, "--", "sh", "-c", f"read go < {gate}; exec {hog} step 1000 30 60")
         job.until("RUNNING")  # said by the event loop
         gate.write_text("go\n")
         assert job.end()[2] == 0
