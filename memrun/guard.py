@@ -1,7 +1,7 @@
 """Somebody must hold a job at its limit in the 160 ms that importing trio takes: a forked copy of memrun that does only that.
 
-It is there only for jobs that are to be paused, from just before their launch (a job can be at its limit 5 ms later) until the event loop listens, and it dies with memrun (the end
-of its pipe). It takes no news away, and what it froze it says by its exit status: by then the figures that made it freeze may have changed.
+It is there only for jobs that are to be paused, from just before their launch (a job can be at its limit 5 ms later) until somebody listens, and again while an
+event loop is loaded for a job that runs. It dies with memrun (the end of its pipe). It takes no news away, and what it froze it says by its exit status: by then the figures that made it freeze may have changed.
 """
 
 from __future__ import annotations
@@ -21,25 +21,31 @@ ATTRIBUTES, RESET_ON_FORK, BRIEF = 48, 1, 100_000  # bytes, a flag, nanoseconds
 
 
 class Guard:
-    """The copy, and the pipe whose end is its end."""
+    """The copy, and the pipe whose end is its end. `standing`: readable when it is there; until then who has watched goes on."""
 
-    __slots__ = ("_group", "_pid", "_pipe")
+    __slots__ = ("_group", "_pid", "_pipe", "standing")
 
     def __init__(self, group: Group) -> None:
         self._group = group
         theirs, self._pipe = os.pipe()
-        news, standing = os.pipe()
+        self.standing, standing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._pipe)
             _stand(group, theirs, standing)
         os.close(theirs)
         os.close(standing)
-        os.read(news, 1)  # launched before that, a job could be past its wire before the scheduler has come to the guard
-        os.close(news)
+
+    def stand(self) -> None:
+        """Wait until it does: launched before that, a job could be past its wire before the scheduler has come to the guard."""
+        fd, self.standing = self.standing, -1
+        if fd >= 0:
+            os.read(fd, 1)
+            os.close(fd)
 
     def relieve(self) -> bool:
-        """The event loop listens now. Whether the job is held by the guard."""
+        """Somebody else listens now. Whether the job is held by the guard."""
+        self.stand()
         os.close(self._pipe)
         status = os.waitpid(self._pid, 0)[1]
         if status & 0x7F:  # it was killed, perhaps while it froze the job: whoever listens now looks for himself

@@ -169,8 +169,8 @@ class Attempt:
         try:
             self._check_abilities()
             self.logged = site.listen()
-            if guarded:
-                self.post()
+            if guarded and (guard := self.post()) is not None:
+                guard.stand()
             self.started = time.time()
             self.began = time.monotonic()
             self._underway = launch.start(self._entering(order))
@@ -219,12 +219,13 @@ class Attempt:
             for rule in self.spec.pressure:
                 gauge.pressure(self.group.path, self.group.version, rule.level, rule.mode).close()
 
-    def post(self) -> None:
-        """A guard, while nobody else watches: for who is to be held."""
+    def post(self) -> Guard | None:
+        """A guard, for while nobody else watches who is to be held. It may not stand yet."""
         if self.holds:
             from memrun.guard import Guard
 
             self.guard = Guard(self.group)
+        return self.guard
 
     def relieve(self) -> bool:
         """The guard may go: from now on somebody watches. Whether there was one."""

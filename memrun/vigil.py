@@ -107,8 +107,9 @@ class Vigil:
         if self.heard is None or self.heard.populated is None:  # a kernel that does not say when a group is empty
             self._leave = True
 
-    def _turn(self) -> None:
-        """Sleep until something has happened, and see to it: the kernel's news first, for what it kills may have ended just now."""
+    def _turn(self) -> set[int]:
+        """Sleep until something has happened, and see to it: the kernel's news first, for what it kills may have ended just now. Which
+        descriptors had told of it."""
         ready = {fd for fd, _ in self._poll.poll(self._patience())}
         now = time.monotonic()
         if self._looks and not ready:
@@ -124,6 +125,7 @@ class Vigil:
         if self.attended:
             self._write_letter(ready, now)
             self._receive(ready, now)
+        return ready
 
     @property
     def attended(self) -> bool:
@@ -273,12 +275,25 @@ class Vigil:
     # The end
 
     def _hand_over(self) -> None:
-        """Who is not held yet is not left alone while the event loop is loaded."""
-        if self._record is None and self.attended and not isinstance(self.state.phase, states.Paused):
-            try:
-                self.stay.post()
-            except OSError:
-                return  # no process to be had: the job is worth more than its guard
+        """Who is not held yet is not left alone while the event loop is loaded, nor until the guard stands."""
+        try:
+            guard = self.stay.post() if self._is_at_large else None
+        except OSError:
+            return  # no process to be had: the job is worth more than its guard
+        if guard is not None:
+            self._poll.register(guard.standing, select.POLLIN)
+            while self._is_at_large and guard.standing not in self._turn():
+                continue
+            self._poll.unregister(guard.standing)
+            guard.stand()
+            if not self._is_at_large:
+                self.stay.relieve()
+            if isinstance(self.state.phase, states.Paused):
+                self.stay.group.freeze()  # whatever the guard has made of it
+
+    @property
+    def _is_at_large(self) -> bool:
+        return self.attended and not isinstance(self.state.phase, states.Paused)
 
     def _end(self) -> None:
         """We have failed: nobody is left in the group all the same."""
