@@ -281,11 +281,11 @@ class Vigil:
         except OSError:
             return  # no process to be had: the job is worth more than its guard
         if guard is not None:
+            self._listen()  # once for nothing: after a fork every page of ours is copied when first touched, and a job at its limit does not wait
             self._poll.register(guard.standing, select.POLLIN)
             while self._is_at_large and guard.standing not in self._turn():
                 continue
             self._poll.unregister(guard.standing)
-            guard.stand()
             if not self._is_at_large:
                 self.stay.relieve()
             if isinstance(self.state.phase, states.Paused):
