@@ -15,8 +15,8 @@ import trio
 
 from memrun import control, errors, events, hooks, news, watch
 from memrun.desk import Desk
-from memrun.guard import hurry
 from memrun.output import Sink
+from memrun.priority import be_brief, hurry
 from memrun.supervisor import Run
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def supervise(attempt: Stay, teller: Teller, vigil: Vigil | None = None) -> Reco
     """Until nothing of it is left. `vigil`: who has waited for it so far."""
     gc.freeze()  # what is loaded stays: a look for garbage, in the middle of a reaction, is not at all of that
     gc.enable()
-    if attempt.holds:
-        hurry()
+    (hurry if attempt.holds else be_brief)()
     run = Run(attempt.site, attempt)
     if vigil is not None:
         run.resume(vigil.state, vigil.heard, vigil.records, vigil.held_since)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import select
 
-from memrun import clib
+from memrun.priority import hurry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from memrun.cgroup import Group
 
 HELD = 1  # exit status
-SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "loongarch64": 274}
-ATTRIBUTES, RESET_ON_FORK, BRIEF = 48, 1, 100_000  # bytes, a flag, nanoseconds
 
 
 class Guard:
@@ -68,25 +66,3 @@ def _stand(group: Group, pipe: int, standing: int) -> None:
             held = group.reflex()
     finally:
         os._exit(HELD if held else 0)
-
-
-def hurry() -> None:
-    """Ahead of everybody else on the processor, where we may: between a trip wire and a limit there are milliseconds, and a busy
-    machine's scheduler takes tens of them. Reset on fork: the job is nobody special. Measured under four busy processes
-    per core, on an emulated v2 machine: no job of 10 was killed at a wire of 64 KiB, against 13 to 18 of 40 without it.
-
-    Where we may not, we ask for little at a time, and get it sooner (since 6.12; before it is only taken note of): in a User-Mode Linux 7.2,
-    eight processes at 20 MiB, held by uid 1000, 25 of 25 lived, against 13 of 15 without it."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except OSError:
-        _be_brief()
-
-
-def _be_brief() -> None:
-    """A slice of 0.1 ms for this thread; its children are ordinary again."""
-    number, call = SCHED_SETATTR.get(os.uname().machine, 0), clib.function("syscall")
-    if number and call is not None:
-        # struct sched_attr: size, policy | flags | nice, priority | runtime | deadline | period
-        attributes = (ATTRIBUTES, RESET_ON_FORK, 0, BRIEF, 0, 0)
-        call(clib.long(number), clib.long(0), b"".join(word.to_bytes(8, "little") for word in attributes), clib.long(0))

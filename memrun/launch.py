@@ -65,6 +65,7 @@ class Order:
     files: tuple[int, int] | None = (
         None  # limit on open files for whatever is started, where memrun has changed its own (batch/openfiles.py)
     )
+    scheduling: tuple[int, int] | None = None  # its policy and nice value, where memrun has changed its own (priority.py)
 
     deliver: Callable[[Order, int], int] | None = None  # who forks for us, if we are large (batch/midwife.py)
 
@@ -307,8 +308,19 @@ def _reset(order: Order) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, order.files)
+    if order.scheduling is not None:
+        _schedule(*order.scheduling)
     if order.exempt or order.immune or order.score is not None:
         _score(order.score, immune=order.immune)
+
+
+def _schedule(policy: int, nice: int) -> None:
+    """As memrun was before it was ahead of everybody, which it might be again: so it may do this, too."""
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except PermissionError:
+        return  # real time by RLIMIT_RTPRIO, and a nice value below 0 that only somebody else may give: it starts at 0
 
 
 def _score(asked: int | None, *, immune: bool) -> None:

@@ -23,8 +23,8 @@ import time
 
 from memrun import deeds, door, events, flatjson, news, policy, standing, states
 from memrun.cgroup import Heard
-from memrun.guard import hurry
 from memrun.job import iso
+from memrun.priority import be_brief, hurry
 from memrun.record import Attempts
 
 TYPE_CHECKING = False
@@ -93,8 +93,7 @@ class Vigil:
         self.door, why = door.open_door()
         if self.door is None:
             self._teller.remark(why)
-        if self.stay.holds:
-            hurry()
+        (hurry if self.stay.holds else be_brief)()
         for fd in (group.notice_fd(), self.signals, self.stay.child.pidfd):
             self._poll.register(fd, select.POLLIN)
         if self.door is not None:

@@ -24,6 +24,7 @@ from memrun.cron.ring import Ring
 from memrun.job import iso
 from memrun.jobs import Outcome
 from memrun.ownlog import ERROR, INFO, Log
+from memrun.priority import be_brief
 from memrun.record import Record
 from memrun.units import format_size
 from memrun.views import live as view
@@ -69,6 +70,7 @@ class Show:
     async def play(self, known: Mapping[str, Known], done: Mapping[str, Outcome], ends: Ends) -> int:
         """All of it; the exit status."""
         gc.freeze()  # what is loaded stays: no collection writes into pages that forked children share (a tenth of the CPU of a launch)
+        be_brief()
         self.began, started = trio.current_time(), time.time()
         self.scheduler = Scheduler(self.site, self.batch, self.book, self.berths)
         self.scheduler.claims.files = openfiles.widen(self.batch.jobs, piped=self.live or self.ring is not None)

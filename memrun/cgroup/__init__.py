@@ -229,7 +229,7 @@ def wire_gap(limit: int) -> int:
 
 def bare_gap(limit: int) -> int:
     """The same, where nothing protects the job from the OOM killer while it climbs on (without CAP_SYS_RESOURCE), and where the one who
-    freezes it waits for the processor behind it (see guard.hurry): T = 0.5 s, but no more than an eighth. Each process charges 256 KiB
+    freezes it waits for the processor behind it (see priority.hurry): T = 0.5 s, but no more than an eighth. Each process charges 256 KiB
     before it is slowed for the first time, so eight of them fill a tenth of 20 MiB while nobody looks. Of a small limit it is a tenth: two such
     charges at 5 MiB. What passes the wire by less than 1.25 % is not slowed at all, and with a twentieth the next charge was a kill: 5 of 120
     on a busy User-Mode Linux 6.1, one process that allocates a MiB at a time; with a tenth, none of 200.

@@ -235,7 +235,7 @@ class Group:
 
     def _parked(self) -> bool:
         """Whether somebody is parked at the limit as it is now. Who was parked when it was raised says so until he has run, which he
-        cannot before we sleep where there is one processor (and we are ahead of everybody: see guard.hurry)."""
+        cannot before we sleep where there is one processor (and we are ahead of everybody: see priority.hurry)."""
         return self._is_parked() and self.limit is not None and self.usage() + self.swapped() + NEAR >= self.limit
 
     def _needs_it(self) -> bool:

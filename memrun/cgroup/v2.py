@@ -99,7 +99,7 @@ class Host:
 
     def _go_ahead(self) -> None:
         """A share of the processor of our own, where that takes nothing from anybody but our jobs: one that has two hundred processes has
-        two hundred shares otherwise, and who is to freeze it, one (root has better: guard.hurry)."""
+        two hundred shares otherwise, and who is to freeze it, one (root has better: priority.hurry)."""
         if self._base is not None and self._self is not None:
             ground.divide(self._base, self._self)
 

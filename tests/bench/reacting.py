@@ -26,7 +26,7 @@ END = min(480, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGESIZE") // 2 >>
 SHORT = 20  # microseconds
 SLACK = 4 << 20  # what the job uses beside what it touches (its notes: 2 MiB), and what the CPUs have charged for it in advance
 RUNS = 3  # of 32 raises each, where there is memory for them
-KILLS = 50
+KILLS = 100
 READY, KILLER_READY = 0.4, 0.25  # seconds until a launcher waits in whatever way it waits, for a raise and for a kill
 
 

@@ -255,6 +255,16 @@ def test_a_signal_that_is_handled_arrives_in_a_paused_job(held):
     assert job.end()[2] == 143
 
 
+@pytest.mark.parametrize("rule", ["kill", "pause"])
+def test_every_attempt_is_scheduled_as_memrun_was_started(rule):
+    """Who holds a job is ahead of it, at real time where that is allowed: neither is the job, nor does it lose the nice value that was given to memrun."""
+    words = ["--limit", "40M", "--on-oom", rule, "--restart", "on-failure", "--attempts", "2", "--delay", "1ms", "-q"]
+    code = "import os; print(os.sched_getscheduler(0), os.nice(0)); raise SystemExit(3)"
+    started = ["chrt", "--batch", "0", "nice", "-n", "7", *MEMRUN, *words, "--", sys.executable, "-I", "-c", code]
+    done = subprocess.run(started, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, f"{os.SCHED_BATCH} 7\n" * 2)
+
+
 def test_a_handler_of_term_runs_in_a_paused_job(held):
     program = "import signal,sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); x = []\nwhile True: x.append(bytearray(1 << 20))"
     job = held("--limit", "40M", "--on-oom", "pause", "--stop-timeout", "20s", "--", sys.executable, "-I", "-c", program)
