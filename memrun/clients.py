@@ -80,11 +80,11 @@ def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Wo
     """One question, and every line that comes back."""
     try:
         with connect(path) as wire:
-            wire.sendall(_said(words))
+            wire.sendall(said(words))
             wire.settimeout(timeout)
             with wire.makefile("rb") as lines:
                 while line := lines.readline(LONGEST):
-                    yield _heard(line)
+                    yield heard(line)
     except TimeoutError:
         raise MemrunError("no answer in time") from None
     except (FileNotFoundError, ConnectionRefusedError):  # it was there when it was looked for
@@ -93,13 +93,14 @@ def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Wo
         raise MemrunError(f"cannot ask that memrun: {e}") from None
 
 
-def _said(words: Words) -> bytes:
+def said(words: Words) -> bytes:
+    """A question, as a memrun hears it."""
     import json
 
     return json.dumps(words).encode() + b"\n"
 
 
-def _heard(line: bytes) -> Words:
+def heard(line: bytes) -> Words:
     """ValueError where it is not what a memrun says."""
     import json
 
@@ -120,7 +121,7 @@ def follow_all(paths: list[str], words: Words) -> Iterator[Words]:
         for path in paths:
             try:
                 wire = connect(path)
-                wire.sendall(_said(words))
+                wire.sendall(said(words))
             except OSError:
                 continue  # it has just ended
             lines.register(wire, selectors.EVENT_READ, bytearray())
@@ -134,14 +135,14 @@ def _lines_of(lines: selectors.BaseSelector, key: selectors.SelectorKey) -> Iter
     wire = key.fileobj
     assert isinstance(wire, socket.socket)
     try:
-        said = wire.recv(1 << 16)
-        key.data.extend(said)
+        data = wire.recv(1 << 16)
+        key.data.extend(data)
         *whole, rest = bytes(key.data).split(b"\n")
         key.data[:] = rest
-        yield from map(_heard, whole)
+        yield from map(heard, whole)
     except (OSError, ValueError):
-        said, rest = b"", b""
-    if not said or len(rest) > LONGEST:
+        data, rest = b"", b""
+    if not data or len(rest) > LONGEST:
         lines.unregister(wire)
         wire.close()
 

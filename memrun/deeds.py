@@ -44,6 +44,12 @@ def _action(action: marks.Action, about: str) -> policy.Action:
     return policy.Action(action.do, str(action.signal or action.command), f"{about}: {action}")
 
 
+def take_over(stay: Stay) -> None:
+    """From now on we watch it, not a guard; it may have come to its limit since the guard's last look."""
+    if stay.relieve():
+        stay.group.reflex()
+
+
 def signal(stay: Stay, number: int, *, tree: bool) -> None:
     """To the command, or to every process of the job."""
     if not tree:

@@ -171,8 +171,7 @@ class Run:
         assert self._nursery is not None
         self._watching = trio.CancelScope()
         self._settled = False
-        if self.attempt.relieve():
-            self.attempt.group.reflex()  # it may have come to its limit since
+        deeds.take_over(self.attempt)
         self._nursery.start_soon(_watch, self._watching, self)
 
     def beside(self, task: Callable[[Run], Awaitable[object]]) -> bool:

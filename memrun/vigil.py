@@ -100,8 +100,7 @@ class Vigil:
             self._poll.register(self.door.wire, select.POLLIN)
         if self._letter is not None:
             self._poll.register(self._letter.pipe, select.POLLIN)
-        if self.stay.relieve():
-            group.reflex()  # it may have come to its limit since
+        deeds.take_over(self.stay)
         self._listen()
         if self.heard is None or self.heard.populated is None:  # a kernel that does not say when a group is empty
             self._leave = True

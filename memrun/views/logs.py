@@ -9,7 +9,6 @@ is answered when the job is over and its log complete, `events` tells of the nex
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import stat
@@ -228,7 +227,7 @@ class Follower:
     def _ask(self, verb: str) -> socket.socket:
         try:
             wire = clients.connect(self._socket_path)
-            wire.sendall(json.dumps({"verb": verb, "name": self._name, "follow": True}).encode() + b"\n")
+            wire.sendall(clients.said({"verb": verb, "name": self._name, "follow": True}))
         except OSError:
             raise errors.MemrunError("that memrun has just ended") from None
         wire.setblocking(False)
@@ -249,10 +248,10 @@ class Follower:
     def _check(self, over: socket.socket) -> None:
         """The answer to `wait`; silence is a memrun that was killed, and then the log is as complete as it gets."""
         try:
-            answer = json.loads(over.recv(PIECE) or b"{}")
-        except (OSError, ValueError, RecursionError):
+            answer = clients.heard(over.recv(PIECE))
+        except (OSError, ValueError):
             return
-        if isinstance(answer, dict) and answer.get("ok") is False:
+        if answer.get("ok") is False:
             raise errors.RefusedError(str(answer.get("error")), str(answer.get("remedy", "")))
 
     def _add(self, paths: list[str]) -> None:

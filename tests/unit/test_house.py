@@ -170,7 +170,7 @@ HEAVY = {  # at the top of which rooms; everybody else has them inside functions
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
-    "json": "chronicle flatjson views.past batch.run batch.berth control batch.ledger views.logs",
+    "json": "chronicle flatjson views.past batch.run batch.berth control batch.ledger",
     "jeepney": "",
     "rich": "views.frame views.top",
     "dataclasses": "suggest batch.ledger gauges jobs batch.plan",
