@@ -1,4 +1,4 @@
-"""The order of work of the command line, and the one `except MemrunError`.
+"""The order of work of the command line, and the one `except MemrunError`: whatever happens, it ends in a sentence and a status.
 
 First the signals are held: they stay so (see news.signal_fd).
 """
@@ -51,21 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(str(errors.refused(e)))
         _drop_output()
         return errors.FAILED
-    except _groups() as e:
-        known = errors.expected(e)
-        if known is None:
-            raise  # a mistake of ours: no sentence would help
+    except BaseException as e:  # noqa: BLE001  (the last one: no status of Python's own is to be taken for the command's)
+        known = errors.expected(e) or errors.mistake(e)
         say(str(known))
         return known.status
     return status
-
-
-def _groups() -> tuple[type[Exception], ...]:
-    """As what failures come out of a nursery. Asked when something has failed: Python 3.10 has it from a package that trio brings along."""
-    import builtins
-
-    home = builtins if hasattr(builtins, "ExceptionGroup") else sys.modules.get("exceptiongroup")
-    return () if home is None else (home.ExceptionGroup,)
 
 
 def _drop_output() -> None:

@@ -54,8 +54,37 @@ def expected(e: BaseException) -> MemrunError | None:
         return e
     if isinstance(e, OSError):
         return refused(e)
+    if isinstance(e, MemoryError):
+        return MemrunError("there is no memory left for memrun itself")
     found = [expected(each) for each in getattr(e, "exceptions", ())]
-    return found[0] if found and all(found) else None
+    if found and all(found):
+        return found[0]
+    loop = type(e).__name__ == "TrioInternalError" and e.__cause__  # what the kernel refuses an event loop, confuses it
+    refusals = [each for each in leaves(loop) if isinstance(each, OSError)] if loop else []
+    return refused(refusals[0]) if refusals else None
+
+
+def leaves(e: BaseException) -> list[BaseException]:
+    """The failures that a group of failures is made of; of any other one itself."""
+    inside = getattr(e, "exceptions", ())
+    return [leaf for each in inside for leaf in leaves(each)] if inside else [e]
+
+
+def mistake(e: BaseException) -> MemrunError:
+    """The user is told of what nobody foresaw: what, and where. MEMRUN_TRACEBACK in the environment: all of it comes first."""
+    if os.environ.get("MEMRUN_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(e)
+    e = leaves(e)[0]
+    at = e.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    place = "" if at is None else f", {os.path.basename(at.tb_frame.f_code.co_filename)} line {at.tb_lineno}"
+    return MemrunError(
+        f"a mistake of memrun's own ({type(e).__name__}{f': {e}' if str(e) else ''}{place})",
+        "Please report it; MEMRUN_TRACEBACK=1 in the environment shows more",
+    )
 
 
 class UsageError(MemrunError):

@@ -66,6 +66,9 @@ def what(record: Record) -> str:
         return f"exited with status {record.exit_code}"
     if record.result == "detached":
         return "put back where they were, and left alone,"
+    if record.result == "launch":
+        ran = record.exit_code is not None or record.signal is not None
+        return f"could not be started{' again' if ran else ''}"
     return f"ended with status {record.status}"
 
 

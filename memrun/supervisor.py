@@ -334,7 +334,7 @@ class Run:
         except MemrunError as e:
             self.step(events.LaunchFailed(trio.current_time()))
             if self.record is not None:
-                self.record.note = str(e)
+                self.record.note, self.record.status = str(e), e.status
         else:
             self.heard = None
             self._watch()

@@ -94,3 +94,13 @@ def test_a_limit_made_by_the_job_for_itself_is_its_own_affair(judged, hog):
       exit 9"""
     done, record = judged("--limit", "100M", "--oom-group", "off", "--", "sh", "-c", script)
     assert (record["result"], done.returncode) == ("success", 0), (done, record)
+
+
+def test_a_command_that_cannot_be_started_again_says_so_and_its_status_is_not_the_last_attempts(judged, tmp_path):
+    once = tmp_path / "once"
+    once.write_text(f"#!/bin/sh\nrm {once}; exit 3\n")
+    once.chmod(0o755)
+    done, record = judged("--limit", "20M", "--restart", "on-failure", "--attempts", "3", "--delay", "1ms", "--", once)
+    assert (record["result"], record["status"], done.returncode, record["exit_code"]) == ("launch", 127, 127, 3)
+    assert "once: launch: could not be started again after" in done.stderr
+    assert "there is no such file" in done.stderr

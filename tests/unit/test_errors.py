@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
+import trio
 
-from memrun import errors
+from memrun import cli, errors
 
 
 def family() -> list[type[errors.MemrunError]]:
@@ -56,3 +57,48 @@ def test_an_error_survives_being_raised_as_any_other():
         raise errors.UsageError("no", "Yes")
     assert (e.value.what, e.value.remedy) == ("no", "Yes")
     assert "no" in repr(e.value)
+
+
+def raised(e, cause=None):
+    """As an except clause gets it."""
+    try:
+        raise e from cause
+    except BaseException as caught:
+        return caught
+
+
+async def raised_later(e):
+    raise e
+
+
+def test_what_the_kernel_refuses_an_event_loop_is_no_mistake_of_ours():
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    async def fail_twice():
+        async with trio.open_nursery() as nursery:
+            for e in (KeyError(3), full):
+                nursery.start_soon(raised_later, e)
+
+    with pytest.raises(Exception, match="nursery") as group:
+        trio.run(fail_twice)
+    assert errors.expected(group.value) is None
+    for cause in (full, group.value):
+        told = errors.expected(raised(trio.TrioInternalError("please file a bug"), cause))
+        assert str(told) == "the system refused: No space left on device"
+    assert errors.expected(raised(trio.TrioInternalError("please file a bug"))) is None
+    assert "no memory left" in str(errors.expected(MemoryError()))
+
+
+@pytest.mark.parametrize("trace", ["", "1"])
+def test_a_mistake_of_ours_is_a_sentence_with_a_place_and_no_status_of_the_commands(monkeypatch, capfd, trace):
+    def fail(*_given):
+        raise ValueError("odd")
+
+    monkeypatch.setenv("MEMRUN_TRACEBACK", trace)
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    monkeypatch.setattr(cli.signals, "block", lambda _numbers: frozenset())
+    assert cli.main([]) == 125
+    said = capfd.readouterr().err
+    assert ("Traceback" in said) is bool(trace)
+    assert "memrun: a mistake of memrun's own (ValueError: odd, test_errors.py line " in said.splitlines()[-1]
+    assert "MEMRUN_TRACEBACK=1" in said
