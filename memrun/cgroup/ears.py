@@ -37,11 +37,15 @@ class Ears:
         self._ear: Ear | None = None
 
     def add(self, fd: int, mask: int) -> int:
-        """It tells of news; the descriptor again (-1: there is none)."""
+        """It tells of news; the descriptor again (-1: there is none). OSError where the kernel has no more to give; it is closed then."""
         if fd >= 0:
+            try:
+                if self._ear is not None:
+                    self._ear.register(fd, mask)
+            except OSError:
+                os.close(fd)
+                raise
             self._fds[fd] = mask
-            if self._ear is not None:
-                self._ear.register(fd, mask)
         return fd
 
     def drop(self, fd: int) -> None:
@@ -56,15 +60,23 @@ class Ears:
         if self._own is None:
             import select
 
-            self._own = select.epoll()
-            self.tell(self._own)
+            own = select.epoll()
+            self.tell(own)
+            self._own = own
         return self._own.fileno()
 
     def tell(self, ear: Ear) -> None:
-        """From now on, somebody else."""
+        """From now on, somebody else: of all of them, or of none."""
+        told: list[int] = []
+        try:
+            for fd, mask in self._fds.items():
+                ear.register(fd, mask)
+                told.append(fd)
+        except OSError:
+            for fd in told:
+                ear.unregister(fd)
+            raise
         self._ear = ear
-        for fd, mask in self._fds.items():
-            ear.register(fd, mask)
 
     def close(self) -> None:
         """All of them."""

@@ -43,10 +43,8 @@ class Wire:
         before, self.fd, self.at = self.fd, -1, None
         if limit is not None:
             self.at = limit - steep_gap(limit)
-            self.fd = self._taken(limit)
-            if self.fd < 0:
-                self.fd = listen(self._group, FILE, str(self.at))
-            self._ears.add(self.fd, READABLE)
+            fd = self._taken(limit)
+            self.fd = self._ears.add(fd if fd >= 0 else listen(self._group, FILE, str(self.at)), READABLE)
         self._ears.drop(before)  # a registration ends with its eventfd
 
     def _taken(self, limit: int) -> int:
