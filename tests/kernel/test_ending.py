@@ -57,7 +57,8 @@ def test_a_hostile_job_is_gone_in_time():
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err, status = finish(process)
-    assert time.monotonic() - asked < 5.0  # a second's patience, and what a busy machine adds (in a guest it has been 2.1 s)
+    # In a guest, whose one processor others of the machine may be using, it has been 2.1 s: a second more there.
+    assert time.monotonic() - asked < (3.0 if os.path.exists("/run/memrun-vm") else 2.0)
     assert "stopped" in err
     assert status == 137
 
