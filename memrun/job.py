@@ -301,6 +301,8 @@ def taken(stay: Stay, why: str, own: Callable[[Record], None]) -> Record:
     if tally.kills:
         _name_the_largest(stay, record, tally)
     judge(record, why, tally, oom_group=stay.spec.oom_group)
+    if record.result == "patience":
+        record.patience, record.awaited = stay.spec.patience, "raise" if stay.spec.on_oom == "pause" else "resume"
     stay.group.remove()  # False is no harm: the site removes the rest, or its hand does
     stay.close()
     return record

@@ -8,6 +8,7 @@ Keys are an interface (schema 1); more may be added.
 from __future__ import annotations
 
 from memrun import errors
+from memrun.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from memrun.cgroup import Tally
 
 SCHEMA = 1
+SAID = 8  # limits that are listed one by one
 RESULTS = (
     "success", "exit-code", "signal", "oom-kill", "host-oom", "timeout", "stopped", "patience", "exhausted", "launch",
     "detached",
@@ -49,15 +51,17 @@ class Record:
     paused: float
     raises: list[dict[str, object]]
     largest: list[dict[str, object]]  # {pid, name, rss} at the last limit event
+    patience: float | None  # seconds that somebody had to raise it, or to resume it, where that was not done
+    awaited: str  # "raise" | "resume": what that was; "" where nothing was waited for
     attempts: list[Record]
     note: str  # what else the verdict should say
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name, self.command = name, command
-        self.cgroup = self.limit_asked = self.result = self.started = self.ended = self.note = ""
+        self.cgroup = self.limit_asked = self.result = self.started = self.ended = self.note = self.awaited = ""
         self.enforcement = "kernel"
         self.pids, self.raises, self.largest, self.attempts = [], [], [], []
-        self.limit = self.exit_code = self.signal = self.peak = self.peak_anon = self.swap_peak = self.cpu = None
+        self.limit = self.exit_code = self.signal = self.peak = self.peak_anon = self.swap_peak = self.cpu = self.patience = None
         self.status = errors.FAILED
         self.oom_kills = self.oom_events = self.limit_hits = 0
         self.elapsed = self.paused = 0.0
@@ -125,12 +129,15 @@ class Attempts(list[Record]):
     def __init__(self) -> None:
         super().__init__()
         self.ended = 0
+        self._out_of_memory = {"oom-kill": 0, "host-oom": 0}
         self._elapsed = self._paused = 0.0  # of those that are forgotten
 
     def take(self, record: Record) -> None:
         """One more."""
         self.append(record)
         self.ended += 1
+        if record.result in self._out_of_memory:
+            self._out_of_memory[record.result] += 1
         if len(self) > self.most:
             gone = self.pop(self.most // 2)
             self._elapsed += gone.elapsed
@@ -146,9 +153,34 @@ class Attempts(list[Record]):
     def concluded(self, why: str) -> Record:
         """The same, when the policy has said that it is over, and why."""
         run = self.whole()
+        if why == "exhausted":
+            run.note = "; ".join(filter(None, [self.used_up(), run.note]))
         if why in {"exhausted", "launch"} or (why == "stopped" and not run.oom_kills):
             run.result = why
         return run
+
+    def used_up(self) -> str:
+        """How many there were, and how many of them ended for want of memory, at which limits."""
+        parts = [f"{self.ended} attempt{'s' * (self.ended > 1)}"]
+        at_limit, outside = self._out_of_memory["oom-kill"], self._out_of_memory["host-oom"]
+        if at_limit:
+            parts.append(f"{self._share(at_limit)}killed for memory at {_limits(self)}")
+        if outside:
+            parts.append(f"{self._share(outside)}killed because memory ran out outside of the limit")
+        return ", ".join(parts)
+
+    def _share(self, some: int) -> str:
+        if self.ended == 1:
+            return ""
+        return "all " if some == self.ended else f"{some} of them "
+
+
+def _limits(attempts: list[Record]) -> str:
+    """The limits at which attempts were killed, in the order in which they were given."""
+    said = list(dict.fromkeys(format_size(attempt.limit) for attempt in attempts if attempt.result == "oom-kill"))
+    if len(said) > SAID:
+        return f"{len(said)} limits from {said[0]} to {said[-1]}"
+    return f"the limit{'s' * (len(said) > 1)} of {', '.join(said)}"
 
 
 def judge(record: Record, why: str, tally: Tally, *, oom_group: bool) -> None:

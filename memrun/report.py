@@ -64,6 +64,9 @@ def what(record: Record) -> str:
         return f"died of {signals.name(record.signal)}, not for memory{_peak(record, ' (peak {})')}"
     if record.result == "exit-code":
         return f"exited with status {record.exit_code}"
+    if record.result == "patience" and record.patience is not None:
+        missed = "resumed" if record.awaited == "resume" else "raised"
+        return f"killed because nobody {missed} it within {format_duration(record.patience)}{_peak(record, ' (peak {})')}"
     if record.result == "detached":
         return "put back where they were, and left alone,"
     if record.result == "launch":
@@ -84,13 +87,19 @@ def _more(record: Record, form: str) -> list[str]:
         more.append(
             f"largest: {clean(str(first['name']))} (pid {first['pid']}) {format_size(rss if isinstance(rss, int) else 0)}"
         )
-    if record.result not in {"oom-kill", "host-oom"} and record.oom_kills:
+    if record.result not in {"oom-kill", "host-oom", "exhausted"} and record.oom_kills:
         more.append(f"{record.oom_kills} killed for memory before that")
-    if record.result == "oom-kill" and record.limit is not None:
+    if record.limit is not None and _wants_more(record):
         more.append(f"give it more: {form.format(format_size(record.limit * 2))}")
     elif record.result == "host-oom":
         more.append("run less beside it, or raise the limit of the group that memrun is in")
     return more
+
+
+def _wants_more(record: Record) -> bool:
+    if record.result == "patience":
+        return record.awaited == "raise"
+    return record.result == "oom-kill" or (record.result == "exhausted" and record.oom_kills > 0 and record.oom_events > 0)
 
 
 def check_writable(path: str, who: Identity | None = None, what: str = "report") -> None:

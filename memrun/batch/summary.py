@@ -118,7 +118,8 @@ def sentence(outcome: Outcome) -> str:
     record.name, record.result = outcome.job, outcome.result
     peak = "" if record.peak is None else f", peak {format_size(record.peak)}"
     said = verdict(record, 'limit = "{}"') or f"{clean(record.name)}: success after {format_duration(record.elapsed)}{peak}"
-    more = [f"{outcome.attempts} attempts"] * (outcome.attempts > 1) + [clean(outcome.why)] * bool(outcome.why)
+    counted = outcome.attempts > 1 and record.result != "exhausted"  # of that, `why` says how many
+    more = [f"{outcome.attempts} attempts"] * counted + [clean(outcome.why)] * bool(outcome.why)
     return f"{said} ({'; '.join(more)})" if more else said
 
 

@@ -233,6 +233,9 @@ def test_patience_ends(judged, hog):
     done, record = judged("--limit", "20M", "--on-oom", "pause", "--patience", "300ms", "--", hog, "touch", "60")
     assert (record["result"], done.returncode) == ("patience", 137)
     assert record["paused"] >= 0.3
+    assert (record["patience"], record["awaited"]) == (0.3, "raise")
+    assert "hog: patience: killed because nobody raised it within 0.3 s (peak " in done.stderr
+    assert done.stderr.endswith("give it more: --limit 40M\n")
 
 
 def test_ceiling_holds(held, hog):
@@ -529,6 +532,7 @@ def test_restart_ends(judged, hog):
     done, record = judged(*words, "--", hog, "touch", "60")
     assert (record["result"], done.returncode) == ("exhausted", 137)
     assert [one["limit"] >> 20 for one in record["attempts"]] == [20, 30, 30]
+    assert "(3 attempts, all killed for memory at the limits of 20M, 30M); give it more: --limit 60M" in done.stderr
 
 
 def test_restart_on_failure(judged, tmp_path):

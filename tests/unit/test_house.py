@@ -33,7 +33,7 @@ ROOMS = {
     "verdict": "budget events states units values",
     "policy": "budget events states values verdict",
     "marks": "errors units signals",
-    "record": "errors ?cgroup",
+    "record": "errors units ?cgroup",
     "conversions": "errors units ~marks ?marks",
     "options": "?adoption ?marks conversions errors signals units",
     "report": "errors signals units ~identity ?identity ?record",

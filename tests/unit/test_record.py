@@ -7,7 +7,7 @@ import json
 import pytest
 
 from memrun.cgroup import Tally
-from memrun.record import RESULTS, Record, judge, out_of_memory
+from memrun.record import RESULTS, Attempts, Record, judge, out_of_memory
 from memrun.report import to_json
 
 EXITED, KILLED, TERMED = 0, 9, 15
@@ -169,3 +169,33 @@ def test_a_new_record_is_complete():
     made = Record("job", ["a"])
     for key in Record.__annotations__:
         assert hasattr(made, key), key
+
+
+def attempts(*results: tuple[str, int]) -> Attempts:
+    made = Attempts()
+    for result, limit in results:
+        one = record(KILLED)
+        one.result, one.limit = result, limit << 20
+        made.take(one)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ([("oom-kill", 20)], "1 attempt, killed for memory at the limit of 20M"),
+        ([("oom-kill", 20)] * 3, "3 attempts, all killed for memory at the limit of 20M"),
+        ([("oom-kill", 20), ("oom-kill", 40), ("oom-kill", 40)], "3 attempts, all killed for memory at the limits of 20M, 40M"),
+        ([("oom-kill", n) for n in range(1, 10)], "9 attempts, all killed for memory at 9 limits from 1M to 9M"),
+        ([("oom-kill", 20), ("exit-code", 40)], "2 attempts, 1 of them killed for memory at the limit of 20M"),
+        ([("exit-code", 20)] * 2, "2 attempts"),
+        (
+            [("oom-kill", 20), ("host-oom", 40)],
+            "2 attempts, 1 of them killed for memory at the limit of 20M, 1 of them killed because memory ran out outside of the limit",
+        ),
+        ([("oom-kill", 20)] * 3000, "3000 attempts, all killed for memory at the limit of 20M"),  # most of them are forgotten
+    ],
+)
+def test_what_attempts_were_used_up_for(results, said):
+    assert attempts(*results).concluded("exhausted").note == said
+    assert not attempts(*results).concluded("").note

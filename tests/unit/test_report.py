@@ -49,6 +49,18 @@ def ended(result: str, **known: object) -> Record:
             ended("stopped", status=143, oom_kills=2),
             "hog: stopped: ended with status 143 after 0.03 s; 2 killed for memory before that",
         ),
+        (
+            ended("exhausted", oom_kills=1, oom_events=1, note="2 attempts, all killed for memory at the limit of 5M"),
+            "hog: exhausted: ended with status 137 after 0.03 s (2 attempts, all killed for memory at the limit of 5M); give it more: --limit 10M",
+        ),
+        (
+            ended("patience", patience=3600.0, awaited="raise"),
+            "hog: patience: killed because nobody raised it within 1 h (peak 5M) after 0.03 s; give it more: --limit 10M",
+        ),
+        (
+            ended("patience", patience=60.0, awaited="resume"),
+            "hog: patience: killed because nobody resumed it within 1 min (peak 5M) after 0.03 s",
+        ),
     ],
 )
 def test_the_verdict(record, line):
