@@ -63,10 +63,14 @@ def signal(stay: Stay, number: int, *, tree: bool) -> None:
         signals.send(pid, signals.CONT)  # a stopped process hears nothing but KILL
 
 
-def kill(stay: Stay) -> None:
-    """Everybody."""
+def kill(stay: Stay, *, reaped: bool) -> bool:
+    """Everybody. False where that is done: the command was `reaped`, and nobody is in the group. A kill is repeated, so that an end
+    of which the kernel did not tell is found all the same."""
+    if reaped and not stay.group.pids():
+        return False
     stay.group.kill()
     stay.child.signal(signals.KILL)  # as root it may have left its group: it is ours to end all the same
+    return True
 
 
 def shares_terminal(stay: Stay) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket
 import os
 
+from memrun import names
 from memrun.names import SOCKET, UNBORN, directory
 
 SILENCE = 10.0  # seconds that a client may take to say something
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Door:
     """Listens."""
 
-    __slots__ = ("path", "wire")
+    __slots__ = ("_file", "path", "wire")
 
     def __init__(self, path: str) -> None:
         """Private before anybody can connect, and listening before anybody can find it: whoever finds one that refuses him takes it for a dead
@@ -39,6 +40,7 @@ class Door:
             wire.bind(unborn)
             os.chmod(unborn, 0o600)
             wire.listen(128)
+            self._file = os.lstat(unborn)
             os.rename(unborn, path)
         except OSError:
             wire.close()
@@ -61,7 +63,7 @@ class Door:
     def close(self) -> None:
         """Nobody comes in any more."""
         self.wire.close()
-        _unlink(self.path)
+        names.unlink(self.path, self._file)
 
 
 def open_door(pid: int = 0) -> tuple[Door | None, str]:

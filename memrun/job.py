@@ -153,7 +153,9 @@ def whole(enclosing: int | None) -> int:
 class Attempt:
     """One group with one command in it."""
 
-    __slots__ = ("_underway", "attempt", "began", "child", "group", "guard", "logged", "seen", "site", "spec", "started")
+    __slots__ = (
+        "_closed", "_underway", "attempt", "began", "child", "group", "guard", "logged", "seen", "site", "spec", "started",
+    )  # fmt: skip
 
     def __init__(self, site: Site, spec: Spec, attempt: int = 1, limit: Size = None, *, guarded: bool = False) -> None:
         """`limit`: of a further attempt; the first one's is the spec's. `guarded`: nobody watches yet, and it is to be held.
@@ -163,6 +165,7 @@ class Attempt:
         self.site, self.spec, self.attempt = site, spec, attempt
         self.seen: list[dict[str, object]] = []  # largest processes, if somebody looked at the last limit event
         self.guard: Guard | None = None
+        self._closed = False
         order = _order(spec)  # what is wrong with it is said before anything is made
         wish = wish_of(site, spec, spec.limit if attempt == 1 else limit)
         self.group: Group = site.host.create(f"{spec.name}.{attempt}", wish)
@@ -260,7 +263,9 @@ class Attempt:
         return False
 
     def abandon(self) -> None:
-        """End it now, without a record: memrun itself has failed. The site's hand waits for the rest."""
+        """End it now, without a record: memrun itself has failed. The site's hand waits for the rest. Nothing where it is over."""
+        if self._closed:
+            return
         self.relieve()
         self.group.kill()
         if self.child.reap() is None:
@@ -271,6 +276,7 @@ class Attempt:
 
     def close(self) -> None:
         """Let go of every descriptor."""
+        self._closed = True
         self.group.close()
         child = getattr(self, "child", None)
         if child is not None:

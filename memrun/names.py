@@ -36,7 +36,7 @@ def directory(*, make: bool = False) -> str | None:
         place = f"/tmp/memrun-{me}"  # noqa: S108  (made by us with 0700, and looked at before it is used)
     if make and not os.path.lexists(place):
         _make(place)
-    return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
+    return place if _ours(place, me, private=True) else None
 
 
 def lasting_directory() -> str | None:
@@ -45,7 +45,7 @@ def lasting_directory() -> str | None:
     place = "/run/memrun" if me == 0 else f"/tmp/memrun-{me}"  # noqa: S108  (as above)
     if not os.path.lexists(place):
         _make(place)
-    return place if _ours(place, me) and stat.S_IMODE(os.lstat(place).st_mode) & 0o077 == 0 else None
+    return place if _ours(place, me, private=True) else None
 
 
 def _make(place: str) -> None:
@@ -55,12 +55,22 @@ def _make(place: str) -> None:
         return  # the look that follows says so
 
 
-def _ours(place: str, me: int) -> bool:
+def _ours(place: str, me: int, *, private: bool = False) -> bool:
     try:
         found = os.lstat(place)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == me
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == me and not (private and stat.S_IMODE(found.st_mode) & 0o077)
+
+
+def unlink(path: str, mine: os.stat_result) -> None:
+    """Remove a file of ours, if this path is still its name: the directory may have been removed and made anew meanwhile, and the
+    path be another run's. Never raises: tidying up costs no result."""
+    try:
+        if os.path.samestat(os.lstat(path), mine):
+            os.unlink(path)
+    except OSError:
+        return
 
 
 class Claim:
@@ -85,8 +95,7 @@ class Claim:
             return  # a read-only or full file system is no place for claims, and says nothing of who else runs
         if self._fd >= 0:
             self.path = path
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            _sign(self._fd)
         elif insist:
             raise JobNameError(
                 f"a job called {name} is running already{_by(path)}", f"Choose another --name, or: memrun stop {name}"
@@ -96,8 +105,17 @@ class Claim:
         """Somebody else may have it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.unlink(self.path)
+            unlink(self.path, os.fstat(fd))
             os.close(fd)
+
+
+def _sign(fd: int) -> None:
+    """Say whose claim it is. What counts is the lock: on a full file system a claim has no more than its name."""
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        return
 
 
 def _locked(path: str, *, make: bool = True) -> int:
@@ -132,5 +150,5 @@ def sweep(path: str) -> None:
     except OSError:
         return
     if fd >= 0:
-        os.unlink(path)
+        unlink(path, os.fstat(fd))
         os.close(fd)

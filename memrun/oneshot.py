@@ -43,17 +43,29 @@ def one_shot(words: list[str], mask: frozenset[int]) -> int:
 
 
 def _told(spec: Spec, run: Callable[[Teller], Record]) -> int:
-    """What became of it is said where the run wants it said."""
+    """What became of it is said where the run wants it said, by `run` itself (Teller.conclude). What fails after that changes nothing."""
     teller = Teller(spec)
     try:
-        return teller.conclude(run(teller))
-    except errors.MemrunError as e:
-        teller.complain(e)
-        if isinstance(e, errors.StoppedError) and e.signal == signals.INT:
-            die_of(signals.INT)
-        return e.status
+        record = run(teller)
+    except (errors.MemrunError, OSError) as e:
+        if teller.concluded is None:
+            return _complained(teller, e)
+        record = teller.concluded
+        teller.remark(f"tidying up: {errors.refused(e) if isinstance(e, OSError) else e}")
     finally:
         teller.close()
+    if record.signal == signals.INT and record.result == "signal":
+        die_of(signals.INT)
+    return record.status
+
+
+def _complained(teller: Teller, e: errors.MemrunError | OSError) -> int:
+    if isinstance(e, OSError):
+        raise e
+    teller.complain(e)
+    if isinstance(e, errors.StoppedError) and e.signal == signals.INT:
+        die_of(signals.INT)
+    return e.status
 
 
 def _in_turn(spec: Spec, teller: Teller) -> Record:
@@ -68,6 +80,8 @@ def _in_turn(spec: Spec, teller: Teller) -> Record:
             if lock is not None:
                 lock.release()
     except (errors.LaunchError, errors.LimitError, errors.NoCgroupError, errors.StoppedError) as e:
+        if teller.concluded is not None:
+            raise
         teller.not_started(e)
         if spec.on_event and not isinstance(e, errors.StoppedError):
             from memrun import company
@@ -103,23 +117,29 @@ def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
             _load_all()
         attempt = Attempt(site, spec, guarded=True)
         try:
-            teller.started(attempt.group.limit)
-            if spec.verbose:
-                teller.remark(f"its group is {attempt.group.path}, {site.host.way}")
-            done = _already_done(attempt, spec)
-            vigil = None if done else _load(attempt, teller)
-            if done:  # else the event loop does that, when it listens
-                attempt.relieve()
+            return _attend(attempt, teller)
         except BaseException:
-            attempt.abandon()
+            attempt.abandon()  # unless it is over: nothing of it is left to itself, nor its guard, which would keep the hand waiting
             raise
-        if done:
-            return attempt.finish("")
-        if "name" in spec.asked:
-            return _wait(attempt, teller, vigil)
-        return _claimed(spec, lambda: _wait(attempt, teller, vigil))  # a name of nobody's choice can wait, and mostly need not be
     finally:
         site.close()
+
+
+def _attend(attempt: Attempt, teller: Teller) -> Record:
+    """The command runs: until it is over, and told of."""
+    spec = attempt.spec
+    teller.started(attempt.group.limit)
+    if spec.verbose:
+        teller.remark(f"its group is {attempt.group.path}, {attempt.site.host.way}")
+    done = _already_done(attempt, spec)
+    vigil = None if done else _load(attempt, teller)
+    if done:  # else the event loop does that, when it listens
+        attempt.relieve()
+        return teller.conclude(attempt.finish(""))
+    if "name" in spec.asked:
+        return teller.conclude(_wait(attempt, teller, vigil))
+    # A name of nobody's choice can wait, and mostly need not be claimed.
+    return _claimed(spec, lambda: teller.conclude(_wait(attempt, teller, vigil)))
 
 
 def _load(attempt: Attempt, teller: Teller) -> Vigil | None:
@@ -145,12 +165,8 @@ def _wait(attempt: Attempt, teller: Teller, vigil: Vigil | None) -> Record:
     record = None if vigil is None else vigil.keep()
     if record is not None:
         return record
-    try:
-        from memrun.company import supervise
-    except BaseException:  # no memory for it, perhaps: then nobody would watch any more
-        if vigil is None or vigil.attended:
-            attempt.abandon()
-        raise
+    from memrun.company import supervise
+
     return supervise(attempt, teller, vigil)
 
 
@@ -210,6 +226,6 @@ def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
         stay = Attachment(site, spec, found)
         teller.started(stay.group.limit)
         teller.say(stay.account)
-        return company.supervise(stay, teller)
+        return teller.conclude(company.supervise(stay, teller))
     finally:
         site.close()

@@ -146,6 +146,15 @@ class Run:
             self._failure = self._failure or (refused(e) if isinstance(e, OSError) else e)
             self._nursery.cancel_scope.cancel()
 
+    async def attend_rule(self, name: str, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Listen for what a rule is about. Where that fails the rule is told to be without effect, and the job goes on."""
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await task(*args)
+        except (MemrunError, OSError) as e:
+            if self.hear is not None:
+                self.hear(events.Tell("failed", f"{name} has no effect any more: {refused(e) if isinstance(e, OSError) else e}"))
+
     async def _work(self) -> None:
         assert self._nursery is not None
         if self.alive:
@@ -220,8 +229,8 @@ class Run:
                     self.usher.asked(self)
                 if isinstance(decision, events.Signal):
                     deeds.signal(self.attempt, decision.signal, tree=decision.tree)
-                else:
-                    deeds.kill(self.attempt)
+                elif not deeds.kill(self.attempt, reaped=self.state.gone):
+                    self.send(events.Emptied(trio.current_time()))
             case events.Freeze():
                 self._freeze()
             case events.Thaw():
@@ -383,7 +392,7 @@ async def _watch(scope: trio.CancelScope, run: Run) -> None:
             nursery.start_soon(run.attend, watch.group, attempt.group, run.heed, run.heard, run.board)
             nursery.start_soon(ahead.prepare, run)
             if run.spec.at:
-                nursery.start_soon(run.attend, run.thresholds.listen, attempt.group, run.send)
+                nursery.start_soon(run.attend_rule, "--at", run.thresholds.listen, attempt.group, run.send)
             if run.spec.pressure:
                 levels = [gauges.Rule(rule.level, rule.mode) for rule in run.spec.pressure]
-                nursery.start_soon(run.attend, gauges.pressures, attempt.group, levels, run.send)
+                nursery.start_soon(run.attend_rule, "--pressure", gauges.pressures, attempt.group, levels, run.send)

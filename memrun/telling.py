@@ -53,6 +53,7 @@ class Teller:
         self.spec = spec
         self.notify = _service(spec)
         self.log: Log | None = None
+        self.concluded: Record | None = None  # what was told of, once it was
         who = whose(spec)
         for path, what in ((spec.report, "report"), (spec.events, "events")):
             if path:
@@ -112,8 +113,8 @@ class Teller:
         else:
             self.log.say(str(error), 3, {"MEMRUN_NAME": self.spec.name, "MEMRUN_STATUS": str(error.status)}, always=True)
 
-    def conclude(self, record: Record) -> int:
-        """The verdict and the record; what memrun exits with."""
+    def conclude(self, record: Record) -> Record:
+        """The verdict and the record. Before anything is tidied up: whatever fails there costs no result."""
         self.stopping()
         from memrun import history  # nothing that the command waits for
 
@@ -124,9 +125,8 @@ class Teller:
             self._pronounce(record)
             if self.spec.report:
                 report.write(self.spec.report, report.to_json(record), whose(self.spec))
-        if record.signal == signals.INT and record.result == "signal":
-            die_of(signals.INT)
-        return record.status
+        self.concluded = record
+        return record
 
     def _pronounce(self, record: Record) -> None:
         from memrun import report

@@ -191,7 +191,8 @@ class Vigil:
             case events.Signal(number, tree):
                 deeds.signal(self.stay, number, tree=tree)
             case events.Kill():
-                deeds.kill(self.stay)
+                if not deeds.kill(self.stay, reaped=self.state.gone):
+                    self._step(events.Emptied(time.monotonic()))
             case events.Freeze():
                 self.held_since = self.held_since or time.monotonic()
                 self.stay.group.freeze()

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from memrun.cgroup import Order, Tally, Wish
     from memrun.cgroup.ears import Ear
+    from memrun.cgroup.strays1 import Strays
     from memrun.cgroup.together1 import Together
     from memrun.cgroup.v1 import Host
 
@@ -82,6 +83,7 @@ class Group:
         self._wire = Wire(memory, self._ears)
         self._all = False  # are to be killed where one is
         self._together: Together | None = None
+        self._strays: Strays | None = None
         self._fds: list[int] = []
         self._birthplace = -1
         self._oom = -1
@@ -197,8 +199,18 @@ class Group:
         heard.own = self._own
         if self._events >= 0:
             states = keyed(read_again(self._events, f"{self.path}: cgroup.events beside it"))
-            heard.populated, heard.frozen = states.get("populated") == 1, states.get("frozen") == 1
+            heard.frozen = states.get("frozen") == 1
+            heard.populated = states.get("populated") == 1 or self._has_strays()
         return heard
+
+    def _has_strays(self) -> bool:
+        """Whether somebody is in the memory group who has left the companion that says when it is empty, or never was there."""
+        pids = self.pids()
+        if pids and self._strays is None:
+            from memrun.cgroup.strays1 import Strays  # few jobs can do that
+
+            self._strays = Strays(self._ears)
+        return self._strays is not None and self._strays.follow(pids)
 
     def reflex(self) -> bool:
         self._look(None)

@@ -92,7 +92,7 @@ def told(ring: Ring, lines: int) -> list[str]:
 
     found = [harmless(line) for line in ring.tail(lines)]
     if not found:
-        return ["it has written nothing"]
+        return [f"its output ({ring.lost} bytes) could not be kept" if ring.lost else "it has written nothing"]
     all_of_it = "its output" if len(found) >= ring.lines else f"the last {len(found)} of {ring.lines} lines of its output"
     lost = f" ({ring.lost} bytes could not be kept)" if ring.lost else ""
     return ["\n".join([f"{all_of_it}{lost}:", *found])]

@@ -80,7 +80,7 @@ class Lock:
             return
         try:
             if self._ours:
-                os.unlink(self.path)
+                names.unlink(self.path, os.fstat(fd))
             elif _is_signed(fd):
                 os.ftruncate(fd, 0)
         except OSError:
