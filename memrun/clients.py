@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 
 from memrun.errors import JobNameError, MemrunError, RefusedError
 from memrun.names import SOCKET, UNBORN, directory, sweep
@@ -22,6 +23,10 @@ ANSWER_IN = 5.0  # seconds until a memrun that listens must have answered what i
 SHOWN = 20  # names in an error
 COLUMNS = ("file", "state", "pid", "limit", "usage", "peak", "attempt", "since")  # of a row, besides its name
 LONGEST = 1 << 24  # bytes of one answer: `ps` of a batch has some 400 for each job
+
+
+class UnansweredError(MemrunError):
+    """A memrun that listens has said nothing for as long as it was given."""
 
 
 def sockets() -> Iterator[tuple[int, str]]:
@@ -41,6 +46,8 @@ def sockets() -> Iterator[tuple[int, str]]:
             connect(path).close()
         except ConnectionRefusedError:
             _sweep(path)
+        except BlockingIOError:
+            yield int(pid), path  # too many are waiting to be let in: it is there, and whoever asks it will hear of that
         except OSError:
             continue
         else:
@@ -55,11 +62,13 @@ def _sweep(path: str) -> None:
 
 
 def connect(path: str) -> socket.socket:
-    """A connection, or OSError."""
+    """A connection, or OSError: BlockingIOError where so many stand before the door that nobody is let in for ANSWER_IN. The kernel
+    does that waiting; Python's own timeout would have it refuse at once."""
     wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        wire.settimeout(ANSWER_IN)
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(ANSWER_IN), 0))
         wire.connect(path)
+        wire.settimeout(ANSWER_IN)
     except OSError:
         wire.close()
         raise
@@ -85,8 +94,8 @@ def follow(path: str, words: Words, timeout: float | None = None) -> Iterator[Wo
             with wire.makefile("rb") as lines:
                 while line := lines.readline(LONGEST):
                     yield heard(line)
-    except TimeoutError:
-        raise MemrunError("no answer in time") from None
+    except (TimeoutError, BlockingIOError):
+        raise UnansweredError("no answer in time") from None
     except (FileNotFoundError, ConnectionRefusedError):  # it was there when it was looked for
         raise MemrunError("that memrun has just ended") from None
     except (OSError, ValueError) as e:
@@ -147,15 +156,24 @@ def _lines_of(lines: selectors.BaseSelector, key: selectors.SelectorKey) -> Iter
         wire.close()
 
 
-def jobs(patience: float = ANSWER_IN) -> list[tuple[str, Words]]:
-    """(socket, row) of every job that runs under this user's memruns. `patience`: seconds for each memrun."""
+def jobs(patience: float = ANSWER_IN) -> tuple[list[tuple[str, Words]], list[int]]:
+    """(socket, row) of every job that runs under this user's memruns, and the pids of those that have not answered. `patience`: seconds
+    for each memrun."""
     found: list[tuple[str, Words]] = []
-    for _, path in sockets():
+    silent: list[int] = []
+    for pid, path in sockets():
         try:
             found += [(path, row) for row in _rows(path, patience)]
+        except UnansweredError:
+            silent.append(pid)
         except MemrunError:
             continue
-    return found
+    return found, silent
+
+
+def unanswered(silent: list[int]) -> str:
+    """What is to be said of them."""
+    return f"memrun {', '.join(map(str, silent))} did not answer in time" if silent else ""
 
 
 def _rows(path: str, patience: float) -> list[Words]:
@@ -172,7 +190,7 @@ def find(name: str) -> tuple[str, str]:
 
 def row(name: str) -> tuple[str, Words]:
     """(socket, row) of the one job that answers to the name."""
-    all_jobs = jobs()
+    all_jobs, silent = jobs()
     pid, colon, rest = name.partition(":")
     if colon and pid.isdigit():
         found = [(path, row) for path, row in all_jobs if row["name"] == rest and _pid(path) == pid]
@@ -185,7 +203,8 @@ def row(name: str) -> tuple[str, Words]:
         raise JobNameError(f"{len(found)} jobs are called {name}", f"Say which: {several}")
     names = sorted({str(row["name"]) for _, row in all_jobs})
     running = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    raise JobNameError(f"no job is called {name!r}", f"There are: {running}" if running else "Nothing runs under memrun")
+    there = f"There are: {running}" if running else "Nothing runs under memrun"
+    raise JobNameError(f"no job is called {name!r}", f"{there}; but {unanswered(silent)}" if silent else there)
 
 
 def row_of(path: str, name: str) -> Words:

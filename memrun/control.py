@@ -1,8 +1,8 @@
 """The socket through which another memrun asks and commands: a unix socket, 0600 in a 0700 directory, same user or root only.
 
 One JSON object a line comes in, one (for `events` many) goes out. There is a fixed list of verbs, and none of them starts a program.
-Lines, clients and silence are bounded; garbage is refused with one line, and logged with who sent it. No client can hold up the
-supervisor: answers are sent by a task of the client's own, and who reads too slowly is dropped.
+Lines, clients (connections.py) and silence are bounded; garbage is refused with one line, and logged with who sent it. No client can hold up
+the supervisor: answers are sent by a task of the client's own, and who reads too slowly is dropped.
 
 `events` answers with what has happened so far and, with `follow`, goes on with what happens then: nothing is between the two.
 """
@@ -12,22 +12,23 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
+from memrun.connections import Connections
 from memrun.door import SILENCE, open_door, who
 from memrun.errors import MemrunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from memrun.door import Door
 
 Words = dict[str, object]
+Said = TypeVar("Said")
 VERBS = {"ps", "raise", "pause", "resume", "restart", "stop", "kill", "signal", "show", "set", "reclaim", "wait", "events"}
 LONGEST = 1 << 16  # bytes of a request
-MOST = 64  # clients at a time
 LAST_WORDS = 0.3  # seconds for answers that are under way when the last job has ended
 SLOW = 5.0  # seconds that it may take to read an answer
 
@@ -69,16 +70,20 @@ async def serve(
         remark(why)
         return
     wire = _taken(door.handed_over())
-    gate = trio.CapacityLimiter(MOST)
+    known = Connections()
     try:
-        async with trio.open_nursery() as nursery:
-            for fd, held in kept.guests if kept is not None else []:
-                nursery.start_soon(_attend, _taken(fd), answerer, gate, held)
-            nursery.start_soon(_accept, wire, answerer, gate, nursery)
-            await over.wait()
-            nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
-            wire.close()
+        async with trio.open_nursery() as beside:
+            beside.start_soon(known.serve)
+            async with trio.open_nursery() as nursery:
+                for fd, held in kept.guests if kept is not None else []:
+                    nursery.start_soon(_attend, _taken(fd), answerer, known, held)
+                nursery.start_soon(_accept, wire, answerer, known, nursery)
+                await over.wait()
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+                wire.close()
+            beside.cancel_scope.cancel()
     finally:
+        known.close()
         wire.close()
         door.close()
 
@@ -87,57 +92,93 @@ def _taken(fd: int) -> trio.socket.SocketType:
     return trio.socket.from_stdlib_socket(socket.socket(fileno=fd))
 
 
-async def _accept(wire: trio.socket.SocketType, answerer: Answerer, gate: trio.CapacityLimiter, nursery: trio.Nursery) -> None:
+async def _accept(wire: trio.socket.SocketType, answerer: Answerer, known: Connections, nursery: trio.Nursery) -> None:
     while True:
         try:
             client, _ = await wire.accept()
         except trio.ClosedResourceError:
             return
-        except OSError:
-            await trio.sleep(SILENCE / 100)  # out of descriptors: not our reason to end
+        except OSError:  # out of descriptors: not our reason to end
+            known.drop()
+            await trio.sleep(SILENCE / 100)
             continue
-        nursery.start_soon(_attend, client, answerer, gate)
+        nursery.start_soon(_attend, client, answerer, known)
 
 
-async def _attend(client: trio.socket.SocketType, answerer: Answerer, gate: trio.CapacityLimiter, held: bytes = b"") -> None:
-    try:
-        gate.acquire_nowait()
-    except trio.WouldBlock:
-        client.close()
-        return
+async def _attend(client: trio.socket.SocketType, answerer: Answerer, known: Connections, held: bytes = b"") -> None:
     try:
         pid, uid = who(client)
         if uid in {0, os.geteuid()}:
-            await _converse(client, answerer, pid, held)
+            with trio.CancelScope() as scope:
+                known.enter(scope)
+                try:
+                    await _Conversation(client, answerer, known, scope, pid).hold(held)
+                finally:
+                    known.leave(scope)
         else:
             answerer.refused(f"user {uid} (pid {pid}) may not ask here")
     except OSError:
         return  # it left
     finally:
-        gate.release()
         client.close()
 
 
-async def _converse(client: trio.socket.SocketType, answerer: Answerer, pid: int, held: bytes) -> None:
-    while True:
-        with trio.move_on_after(SILENCE) as patience:
-            while b"\n" not in held and len(held) <= LONGEST:
-                more = await client.recv(4096)
-                if not more:
-                    return
-                held += more
-        if patience.cancelled_caught:
-            return
-        line, found, held = held.partition(b"\n")
-        words = _parsed(line) if found else None
-        if words is None:
-            answerer.refused(f"pid {pid} sent what is no request: {line[:40]!r}{'...' if len(line) > 40 or not found else ''}")
-            await _say(client, {"ok": False, "error": "that is not a request", "remedy": "One JSON object a line"})
-            return
-        if words["verb"] == "events":
-            await _stream(client, answerer, words)
-            return
-        await _say(client, await _answer(answerer, words))
+class _Conversation:
+    """With one client."""
+
+    def __init__(
+        self, client: trio.socket.SocketType, answerer: Answerer, known: Connections, scope: trio.CancelScope, pid: int
+    ) -> None:
+        self._client, self._answerer, self._known, self._scope, self._pid = client, answerer, known, scope, pid
+
+    async def hold(self, held: bytes) -> None:
+        """Until the client has nothing more to say. `held`: what it has said already."""
+        while True:
+            with trio.move_on_after(SILENCE) as patience:
+                while b"\n" not in held and len(held) <= LONGEST:
+                    more = await self._client.recv(4096)
+                    if not more:
+                        return
+                    held += more
+            if patience.cancelled_caught:
+                return
+            self._known.heard(self._scope)
+            line, found, held = held.partition(b"\n")
+            words = _parsed(line) if found else None
+            if words is None:
+                what = f"{line[:40]!r}{'...' if len(line) > 40 or not found else ''}"
+                self._answerer.refused(f"pid {self._pid} sent what is no request: {what}")
+                await _say(self._client, {"ok": False, "error": "that is not a request", "remedy": "One JSON object a line"})
+                return
+            if not await self._reply(words):
+                return
+
+    async def _reply(self, words: Words) -> bool:
+        """Whether more may be asked after that."""
+        try:
+            if words["verb"] == "events":
+                await self._while_it_waits(_tell, self._client, self._answerer, words)
+                return False
+            await _say(self._client, {"ok": True, **await self._answer(words)})
+        except MemrunError as e:
+            await _say(self._client, {"ok": False, "error": e.what, "remedy": e.remedy})
+        return True
+
+    async def _answer(self, words: Words) -> Words:
+        if words["verb"] == "ps":
+            return {"jobs": self._answerer.jobs()}
+        name, verb = str(words.get("name")), str(words["verb"])
+        if verb != "wait":
+            return await self._answerer.command(name, verb, words)
+        return await self._while_it_waits(self._answerer.command, name, verb, words)
+
+    async def _while_it_waits(self, act: Callable[..., Awaitable[Said]], *args: object) -> Said:
+        fd = self._client.fileno()
+        self._known.wait(self._scope, fd)
+        try:
+            return await act(*args)
+        finally:
+            self._known.go_on(self._scope, fd)
 
 
 def _parsed(line: bytes) -> Words | None:
@@ -157,21 +198,6 @@ def _parsed(line: bytes) -> Words | None:
     return words if words.get("verb") in VERBS else None
 
 
-async def _answer(answerer: Answerer, words: Words) -> Words:
-    try:
-        if words["verb"] == "ps":
-            return {"ok": True, "jobs": answerer.jobs()}
-        return {"ok": True, **await answerer.command(str(words.get("name")), str(words["verb"]), words)}
-    except MemrunError as e:
-        return {"ok": False, "error": e.what, "remedy": e.remedy}
-
-
-async def _stream(client: trio.socket.SocketType, answerer: Answerer, words: Words) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_until_it_leaves, client, nursery.cancel_scope)
-        nursery.start_soon(_tell, client, answerer, words)
-
-
 async def _tell(client: trio.socket.SocketType, answerer: Answerer, words: Words) -> None:
     async with answerer.subscribe() as lines:
         try:
@@ -182,23 +208,11 @@ async def _tell(client: trio.socket.SocketType, answerer: Answerer, words: Words
                 await _say_if(client, words, await lines.receive())
         except (OSError, trio.EndOfChannel):
             return
-        finally:
-            client.shutdown(socket.SHUT_RDWR)  # ends the other task, too
 
 
 async def _say_if(client: trio.socket.SocketType, words: Words, line: Words) -> None:
     if words.get("name") in {None, "", line.get("name")}:
         await _say(client, line)
-
-
-async def _until_it_leaves(client: trio.socket.SocketType, scope: trio.CancelScope) -> None:
-    try:
-        while await client.recv(4096):
-            continue
-    except OSError:
-        return
-    finally:
-        scope.cancel()
 
 
 async def _say(client: trio.socket.SocketType, words: Words) -> None:

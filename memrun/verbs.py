@@ -136,12 +136,20 @@ def _out(line: str) -> None:
 
 
 def _ps(flags: dict[str, str], _plain: list[str]) -> int:
-    rows = [row for _, row in clients.jobs()]
+    found, silent = clients.jobs()
+    rows = [row for _, row in found]
     if "--json" in flags:
         import json
 
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
-        return errors.SUCCESS
+    else:
+        _list(rows, flags)
+    if silent:
+        raise errors.MemrunError(f"{clients.unanswered(silent)}: its jobs are not shown")
+    return errors.SUCCESS
+
+
+def _list(rows: list[Words], flags: dict[str, str]) -> None:
     shown = rows if "--all" in flags else [row for row in rows if row["file"] is None or row["state"] != "EXITED"]
     table: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "LIMIT", "USE", "PEAK", "ATTEMPT", "SINCE")]
     for row in shown:
@@ -160,7 +168,6 @@ def _ps(flags: dict[str, str], _plain: list[str]) -> int:
         _out(line)
     if len(shown) < len(rows):
         _out(f"and {len(rows) - len(shown)} that have ended: memrun ps --all")
-    return errors.SUCCESS
 
 
 def _show(flags: dict[str, str], plain: list[str]) -> int:

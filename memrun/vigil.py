@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from memrun.telling import Teller
 
 CAN = (events.Signal, events.Kill, events.Freeze, events.Thaw, events.Lend, events.Settle, events.Tell, events.Finish)
-MOST = 16  # guests at a time; more wait outside
+MOST = 16  # guests at a time; for one more, the one that has been silent for longest goes
+CLOSED = 0.1  # seconds that nobody is let in when there is no descriptor to be had
 ASKED = b'{"verb": "ps"}\n'  # as clients.py writes it; written otherwise, it is as good a question, and handed over
 CHUNK = 1 << 16
 
@@ -68,6 +69,7 @@ class Vigil:
         self._looks: list[float] = []
         self._leave = False  # somebody wants more than there is here
         self._again = False  # the group has news that no descriptor tells of
+        self._closed_until = math.inf
         self._next_point = 0.0 if teller.letter is not None else math.inf
         self._poll = select.poll()
         self.signals = news.signal_fd()
@@ -137,7 +139,11 @@ class Vigil:
         now = time.monotonic()
         due = policy.alarm(self.state)
         times = [guest.until for guest in self.guests.values()]
-        times += [self._next_point] + ([] if due is None else [due]) + ([now + self._looks[0]] if self._looks else [])
+        times += (
+            [self._next_point, self._closed_until]
+            + ([] if due is None else [due])
+            + ([now + self._looks[0]] if self._looks else [])
+        )
         first = min(times)
         return None if first == math.inf else max(0.0, math.ceil((first - now) * 1000))
 
@@ -231,21 +237,35 @@ class Vigil:
         for fd, guest in list(self.guests.items()):
             if (fd in ready and not self._attend(guest, now)) or now >= guest.until:
                 self._show_out(guest)
-        if self.door is not None and self.door.wire.fileno() in ready and len(self.guests) < MOST:
+        if self.door is not None and (self.door.wire.fileno() in ready or now >= self._closed_until):
             self._let_in(self.door, now)
         if any(b"\n" in guest.held for guest in self.guests.values()):
             self._leave = self._leave or not self._looks  # nobody is asked to begin in the middle of a second look
 
     def _let_in(self, at: door.Door, now: float) -> None:
+        if now >= self._closed_until:
+            self._closed_until = math.inf
+            self._poll.register(at.wire, select.POLLIN)
         try:
             wire = at.guest()
             _, user = door.who(wire)
-        except OSError:
+        except BlockingIOError:
             return  # gone again
+        except OSError:  # no descriptor to be had, for one: to ask again at once would not let us sleep
+            self._poll.unregister(at.wire)
+            self._closed_until = now + CLOSED
+            self._drop_the_silent()
+            return
+        if len(self.guests) >= MOST:
+            self._drop_the_silent()
         guest = self.guests[wire.fileno()] = Guest(wire, now + door.SILENCE)
         self._poll.register(wire, select.POLLIN)
         if user not in {0, os.geteuid()}:
             guest.held = b"\n"  # somebody else's business, too: to be refused, and said
+
+    def _drop_the_silent(self) -> None:
+        if self.guests:
+            self._show_out(min(self.guests.values(), key=lambda guest: guest.until))
 
     def _attend(self, guest: Guest, now: float) -> bool:
         """False: he is to leave."""

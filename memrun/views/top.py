@@ -58,7 +58,7 @@ def watch() -> int:
     with Terminal() as terminal:
         page = Page(sys.stdout.encoding)
         while True:
-            rows = [row for _, row in clients.jobs(PATIENCE)]
+            rows = [row for _, row in clients.jobs(PATIENCE)[0]]
             columns, height = terminal.size()
             terminal.paint(screen(page, [line_of(row, time.time()) for row in rows], columns - 1, height))
             said = terminal.wait(EVERY)

@@ -9,7 +9,7 @@ import tempfile
 
 import trio
 
-from memrun import control, conversions, environment, jobfile, kin, marks, oomlog, options, signals, units
+from memrun import connections, control, conversions, environment, jobfile, kin, marks, oomlog, options, signals, units
 from memrun.cgroup import dbus, detect
 from memrun.cgroup.files import keyed, pids_in
 from memrun.errors import JobFileError, MemrunError
@@ -121,11 +121,14 @@ def conversation(data):
             theirs.sendall(data[: 1 << 15])
             theirs.shutdown(socket.SHUT_WR)
             wire = trio.socket.from_stdlib_socket(ours)
+            known = connections.Connections()
             try:
-                await control._converse(wire, Deaf(), 1, b"")
+                with trio.CancelScope() as scope:
+                    await control._Conversation(wire, Deaf(), known, scope, 1).hold(b"")
             except OSError:
                 pass
             finally:
+                known.close()
                 wire.close()
             theirs.setblocking(False)
             try:

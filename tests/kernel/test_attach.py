@@ -141,7 +141,7 @@ class Attached:
     def until(self, state):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            for path, row in clients.jobs():
+            for path, row in clients.jobs()[0]:
                 if path.endswith(f"/{self.process.pid}.sock") and row["state"] == state:
                     return row
             time.sleep(0.02)  # asked from outside, as a user would

@@ -49,7 +49,7 @@ class Held:
         return done
 
     def row(self):
-        return next((row for path, row in clients.jobs() if path.endswith(f"/{self.process.pid}.sock")), None)
+        return next((row for path, row in clients.jobs()[0] if path.endswith(f"/{self.process.pid}.sock")), None)
 
     def until(self, state, seconds=30):
         deadline = time.monotonic() + seconds
@@ -473,7 +473,7 @@ def test_names(memrun, held):
     )
     assert (done.returncode, done.stderr) == (125, said)
     others = [held("--limit", "50M", "--", "sleep", "1000", name=None) for _ in range(2)]
-    while len(clients.jobs()) < 3:
+    while len(clients.jobs()[0]) < 3:
         time.sleep(0.02)
     done = memrun("stop", "sleep")
     assert done.returncode == 125

@@ -106,7 +106,8 @@ ROOMS = {
     "names": "errors",
     "clients": "errors names",
     "door": "names",
-    "control": "door errors ?door",
+    "connections": "errors",
+    "control": "connections door errors ?door",
     "views.logs": "clients errors report",
     "views.top": "jobs views.cells clients errors views.frame units",
     "verbs": "views.cells errors clients report units signals options ~views.logs ~views.past ~views.top",
@@ -167,7 +168,7 @@ ROOMS = {
     "cli": "errors launch names oneshot options signals telling ~verbs ~report ~doctor ~setup ~checking ~batch.up ~__init__",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
-    "trio": "ahead thresholds aside batch.scheduler batch.usher batch.run batch.berth company control desk batch.entries gauges hooks output views.outlet batch.progress switchboard views.live watch supervisor",
+    "trio": "ahead thresholds aside batch.scheduler batch.usher batch.run batch.berth company connections control desk batch.entries gauges hooks output views.outlet batch.progress switchboard views.live watch supervisor",
     "psutil": "",
     "tomli": "",
     "jsonschema": "",
