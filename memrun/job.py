@@ -294,13 +294,14 @@ def kernel_log() -> int:
 
 
 def taken(stay: Stay, why: str, own: Callable[[Record], None]) -> Record:
-    """The record of a stay in a group that nobody is in any more; then the group is removed. `own` adds what the processes
-    themselves told, before it is judged."""
+    """The record of a stay, whose group is empty and then removed. `own` adds what the processes told, before it is judged."""
+    from memrun import interference
     from memrun.record import judge
 
     elapsed = time.monotonic() - stay.began
-    tally = stay.group.tally()
+    tally = interference.tally(stay.group)
     record = _record(stay, elapsed)
+    record.interference = interference.found(stay.group)
     record.take_tally(tally)
     own(record)
     record.largest = stay.seen[:5]

@@ -54,11 +54,13 @@ class Record:
     patience: float | None  # seconds that somebody had to raise it, or to resume it, where that was not done
     awaited: str  # "raise" | "resume": what that was; "" where nothing was waited for
     attempts: list[Record]
+    interference: str  # what somebody else did to its group, '' where nothing is known of that
     note: str  # what else the verdict should say
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name, self.command = name, command
         self.cgroup = self.limit_asked = self.result = self.started = self.ended = self.note = self.awaited = ""
+        self.interference = ""
         self.enforcement = "kernel"
         self.pids, self.raises, self.largest, self.attempts = [], [], [], []
         self.limit = self.exit_code = self.signal = self.peak = self.peak_anon = self.swap_peak = self.cpu = self.patience = None

@@ -28,11 +28,13 @@ def clean(text: str) -> str:
 
 def verdict(record: Record, limit: str = "--limit {}") -> str:
     """One line for stderr, without the 'memrun: '; '' for a success. `limit`: how the user says what the limit is."""
-    if record.result == "success":
+    if record.result == "success" and not record.interference:
         return ""
     said = f"{clean(record.name)}: {record.result}: {what(record)} after {format_duration(record.elapsed)}"
     if record.note:
         said += f" ({record.note})"
+    if record.interference:
+        said += f"; {record.interference}"
     return f"{said}; {'; '.join(more)}" if (more := _more(record, limit)) else said
 
 
@@ -54,6 +56,8 @@ def fields(record: Record) -> dict[str, str]:
 def what(record: Record) -> str:
     """What became of it, in a few words."""
     limit = format_size(record.limit)
+    if record.result == "success":
+        return "ended well"
     if record.result == "oom-kill":
         return f"killed at the limit of {limit}{_peak(record, ' (peak {})')}"
     if record.result == "host-oom":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memrun import states
+from memrun.interference import removed
 
 KEPT = 256  # events that are kept for who asks later
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def row(stay: Stay, state: states.State, since: str, attempt: int, over: tuple[bool, Record | None]) -> dict[str, object]:
     """`attempt`: which one it is, or was the last; `over`: whether nothing of it is left, and what became of the whole."""
     group, (gone, record) = stay.group, over
+    gone = gone or removed(group)
     return {
         "name": stay.spec.name,
         "file": None,

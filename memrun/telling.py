@@ -119,7 +119,7 @@ class Teller:
         from memrun import history  # nothing that the command waits for
 
         history.keep(record)
-        if not record.ok or self.spec.report or self.spec.verbose or self.log is not None:
+        if not record.ok or record.interference or self.spec.report or self.spec.verbose or self.log is not None:
             from memrun import report  # nothing to say, nothing to load
 
             self._pronounce(record)

@@ -21,7 +21,7 @@ import os
 import select
 import time
 
-from memrun import deeds, door, events, flatjson, news, policy, standing, states
+from memrun import deeds, door, events, flatjson, interference, news, policy, standing, states
 from memrun.cgroup import Heard
 from memrun.job import iso
 from memrun.priority import be_brief, hurry
@@ -68,6 +68,7 @@ class Vigil:
         self._record: Record | None = None
         self._looks: list[float] = []
         self._leave = False  # somebody wants more than there is here
+        self._is_removed = False  # the group, by somebody else
         self._again = False  # the group has news that no descriptor tells of
         self._closed_until = math.inf
         self._next_point = 0.0 if teller.letter is not None else math.inf
@@ -114,7 +115,7 @@ class Vigil:
         now = time.monotonic()
         if self._looks and not ready:
             del self._looks[0]
-        if self.stay.group.notice_fd() in ready or self._looks or self._again:
+        if not self._is_removed and (self.stay.group.notice_fd() in ready or self._looks or self._again):
             self._listen()
         if self._record is None and self.signals in ready:
             self._hear_signal()
@@ -151,7 +152,11 @@ class Vigil:
 
     def _listen(self) -> None:
         self._again = False
-        before, now = self.heard or Heard(), self.stay.group.hear()
+        before, now = self.heard or Heard(), interference.hear(self.stay.group)
+        if now is None:  # and what told of its news would not let us sleep
+            self._poll.unregister(self.stay.group.notice_fd())
+            now, self._looks, self._is_removed = Heard(), [], True
+            now.populated = False
         if not self._looks and news.undecided(before, now):
             now = news.glance_again(self.stay.group)
             self._looks = list(news.LOOKS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import events, news
+from memrun import events, interference, news
 from memrun.cgroup import Heard
 from memrun.switchboard import Line
 
@@ -38,7 +38,7 @@ async def group(group: Group, send: Send, known: Heard | None = None, board: Swi
     watched = _Watched(group, send, known)
     wait = watched.begin(board)
     watched.look()
-    while True:
+    while not watched.is_removed:
         if watched.undecided:
             await _look_again(watched, wait)
         elif watched.is_told_of_the_end:
@@ -51,11 +51,12 @@ async def group(group: Group, send: Send, known: Heard | None = None, board: Swi
 class _Watched:
     """A group and what was heard of it last. `undecided`: see news.undecided."""
 
-    __slots__ = ("_before", "_group", "_send", "undecided")
+    __slots__ = ("_before", "_group", "_send", "is_removed", "undecided")
 
     def __init__(self, group: Group, send: Send, known: Heard | None) -> None:
         self._group, self._send = group, send
         self._before, self.undecided = known, False
+        self.is_removed = False  # by somebody else: there is no more news
 
     def begin(self, board: Switchboard | None) -> Wait:
         """Listen: what waits for news, and has looked at it."""
@@ -72,7 +73,12 @@ class _Watched:
 
     def look(self) -> None:
         """Hear what there is, and tell it. Once more where it is undecided: most kills come 50 us after their notice."""
-        self._take(self._group.hear())
+        heard = interference.hear(self._group)
+        if heard is None:
+            self.is_removed, self.undecided = True, False
+            self._send(events.Emptied(trio.current_time()))
+            return
+        self._take(heard)
         if self.undecided:
             self._take(news.glance_again(self._group))
 

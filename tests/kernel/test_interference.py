@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -193,3 +194,84 @@ def test_a_mail_says_that_the_output_could_not_be_kept(full):
         "--limit", "50M", "--mail-style", "--", "sh", "-c", "echo hallo; exit 3", env={**environment, "TMPDIR": str(place)}
     )
     assert "its output (6 bytes) could not be kept" in finish(process)[1]
+
+
+# The groups themselves
+
+
+class Groups:
+    """Those of a job, one in each hierarchy: memory's is the first."""
+
+    def __init__(self, process, environment):
+        words = [*MEMRUN, "ps", "--json"]
+        (row,) = json.loads(subprocess.run(words, capture_output=True, text=True, timeout=30, env=environment).stdout)
+        assert row["state"] == "RUNNING", process.pid
+        setup = detect.look()
+        run = row["cgroup"].split("/")[-2:]
+        tops = [setup.memory, setup.unified, setup.freezer]
+        found = [next(Path(top).parent.glob(f"**/{'/'.join(run)}"), None) for top in tops if top]
+        self.paths = list(dict.fromkeys(path for path in found if path is not None))
+        self.tops = {path: _mount_point(path) for path in self.paths}
+
+    def remove(self):
+        """Move who is in them to the top, and take them away."""
+        for path in self.paths:
+            for pid in (path / "cgroup.procs").read_text().split():
+                (self.tops[path] / "cgroup.procs").write_text(pid)
+        for path in self.paths:
+            path.rmdir()
+
+
+def _mount_point(path):
+    while not path.is_mount():
+        path = path.parent
+    return path
+
+
+@as_root
+@either
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_job_whose_group_is_removed_goes_on_and_the_record_says_so(tmp_path, runtime, loop, status):
+    place, environment = runtime
+    report = tmp_path / "report.json"
+    process = start("--limit", "50M", "--report", str(report), *AHEAD[loop], "--", *WAITS, env=environment)
+    assert process.stdout.readline() == "up\n"
+    wait_for(place / "memrun", f"{process.pid}.sock")
+    Groups(process, environment).remove()
+    words = [*MEMRUN, "ps", "--json"]
+    (row,) = json.loads(subprocess.run(words, capture_output=True, text=True, timeout=30, env=environment).stdout)
+    assert (row["state"], row["usage"], row["peak"]) == ("RUNNING", None, None)
+    _, err = process.communicate(f"{status}\n", timeout=30)
+    found = json.loads(report.read_text())
+    assert (process.returncode, found["status"], found["limit"]) == (status, status, 50 << 20)
+    assert found["interference"].startswith("its group was removed by somebody else")
+    assert found["interference"] in err
+
+
+@as_root
+@either
+def test_a_job_whose_group_is_removed_can_be_stopped(runtime, loop):
+    place, environment = runtime
+    words = ["--limit", "50M", "--stop-timeout", "200ms", *AHEAD[loop]]
+    process = start(*words, "--", "sh", "-c", "trap '' TERM; echo up; exec sleep 1000", env=environment)
+    assert process.stdout.readline() == "up\n"
+    wait_for(place / "memrun", f"{process.pid}.sock")
+    Groups(process, environment).remove()
+    process.send_signal(signal.SIGTERM)
+    _, err, status = finish(process)
+    assert (status, "its group was removed by somebody else" in err) == (137, True), err
+
+
+@pytest.mark.v1
+@as_root
+@either
+def test_who_was_put_into_the_memory_group_only_does_not_keep_memrun(runtime, loop):
+    place, environment = runtime
+    process = start("--limit", "50M", *AHEAD[loop], "--", *WAITS, env=environment)
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        assert process.stdout.readline() == "up\n"
+        wait_for(place / "memrun", f"{process.pid}.sock")
+        (Groups(process, environment).paths[0] / "cgroup.procs").write_text(str(other.pid))
+        process.communicate("3\n", timeout=30)
+        other.kill()
+    assert process.returncode == 3

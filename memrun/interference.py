@@ -1,0 +1,50 @@
+"""Find what others have done to a job's group behind memrun's back, and go on with what is left.
+
+Root can move a job's processes to another group and remove the one that they were in. The command is still memrun's child, so memrun waits
+for its end, and says in the record that the limit and the counters have gone.
+"""
+
+from __future__ import annotations
+
+import os
+
+from memrun.cgroup import Heard, Tally
+from memrun.errors import GroupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.cgroup import Group
+
+REMOVED = "its group was removed by somebody else, and the limit and the kernel's counters with it"
+
+
+def removed(group: Group) -> bool:
+    """Whether the group's directory is gone. A sampled job has none."""
+    return group.version != "sampled" and not os.path.isdir(group.path)
+
+
+def hear(group: Group) -> Heard | None:
+    """The news of a group; None where it was removed: there will be no more."""
+    try:
+        return group.hear()
+    except GroupError:
+        if removed(group):
+            return None
+        raise
+
+
+def found(group: Group) -> str:
+    """What is to be said of it in the record; '' where nothing is known."""
+    return REMOVED if removed(group) else ""
+
+
+def tally(group: Group) -> Tally:
+    """The kernel's counters, as far as they are still there."""
+    try:
+        return group.tally()
+    except GroupError:
+        if not removed(group):
+            raise
+        lost = Tally()
+        lost.limit = group.limit
+        return lost
