@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from memrun import machine, policy, signals
+from memrun import interference, machine, policy, signals
 
 LAST_RESORT = 10.0  # seconds to empty a group when all else has failed, before it is left to the dead man's hand
 
@@ -47,7 +47,7 @@ def _action(action: marks.Action, about: str) -> policy.Action:
 def take_over(stay: Stay) -> None:
     """From now on we watch it, not a guard; it may have come to its limit since the guard's last look."""
     if stay.relieve():
-        stay.group.reflex()
+        interference.reflex(stay.group)
 
 
 def signal(stay: Stay, number: int, *, tree: bool) -> None:

@@ -33,6 +33,16 @@ def hear(group: Group) -> Heard | None:
         raise
 
 
+def reflex(group: Group) -> bool:
+    """Whether a job that is to be held is at its limit, and held; never where its group was removed."""
+    try:
+        return group.reflex()
+    except GroupError:
+        if removed(group):
+            return False
+        raise
+
+
 def found(group: Group) -> str:
     """What is to be said of it in the record; '' where nothing is known."""
     return REMOVED if removed(group) else ""

@@ -183,7 +183,7 @@ def _already_done(attempt: Attempt, spec: Spec) -> bool:
         return False
     import select  # the command runs: what its end needs is loaded beside it, the rest of it by `history`
 
-    from memrun import history, record  # noqa: F401
+    from memrun import history, interference, record  # noqa: F401
 
     child, group = attempt.child, attempt.group
     listens = spec.on_oom == "kill"  # who is to be held has a guard, whose news is left alone
@@ -193,7 +193,7 @@ def _already_done(attempt: Attempt, spec: Spec) -> bool:
         look.register(group.notice_fd(), select.POLLIN)
     while child.reap() is None:
         left = until - time.monotonic()
-        if left <= 0 or (listens and group.hear().own):
+        if left <= 0 or (listens and ((heard := interference.hear(group)) is None or heard.own)):
             return False
         look.poll(left * 1000 + 1)
     return not group.pids()

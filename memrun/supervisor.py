@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from memrun import ahead, deeds, events, gauges, hooks, machine, news, policy, states, watch
+from memrun import ahead, deeds, events, gauges, hooks, interference, machine, news, policy, states, watch
 from memrun.cgroup import Order
 from memrun.errors import MemrunError, refused
 from memrun.job import Attempt, iso
@@ -269,9 +269,9 @@ class Run:
     def _look_at_the_wire(self) -> None:
         """A wire tells of what passes it, not of who is beyond it already: then the job is held here, and that is news."""
         group = self.attempt.group
-        if self._held_since is None and group.reflex():
+        if self._held_since is None and interference.reflex(group):
             self.send(events.Reached(trio.current_time()))
-            group.hear()
+            interference.hear(group)
 
     def _end_hold(self) -> None:
         if self._held_since is not None:

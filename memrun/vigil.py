@@ -212,7 +212,7 @@ class Vigil:
             case events.Thaw():
                 self.held_since = None
                 self.stay.group.thaw()
-                self._again = self.stay.group.reflex()  # what it was lent may not take it past its wire
+                self._again = interference.reflex(self.stay.group)  # what it was lent may not take it past its wire
             case events.Settle(why):
                 record = self.stay.finish(why)
                 self.records.take(record)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from memrun import events
 from memrun.desk import Desk
 from memrun.errors import JobNameError, RefusedError
+from memrun.interference import removed
 from memrun.job import iso
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class BatchDesk(Desk):
 
     def _entry_row(self, entry: Entry) -> Words:
         group = entry.run.attempt.group if entry.alive and entry.run is not None else None
+        gone = group is None or removed(group)
         child = entry.run.attempt.child if entry.run is not None else None
         return {
             "name": entry.name,
@@ -48,8 +50,8 @@ class BatchDesk(Desk):
             "pid": None if child is None else child.pid,
             "cgroup": None if group is None else group.path,
             "limit": entry.limit_now,
-            "usage": None if group is None else group.usage(),
-            "peak": None if group is None else group.peak(),
+            "usage": None if gone or group is None else group.usage(),
+            "peak": None if gone or group is None else group.peak(),
             "attempt": entry.launches,
             "since": self._changed.get(entry.name),
             "result": entry.outcome.result if entry.outcome is not None else None,

@@ -121,7 +121,7 @@ ROOMS = {
     "watch": "interference cgroup events news switchboard ?switchboard ?cgroup ?job",
     "interference": "cgroup errors ?cgroup",
     "standing": "interference states ?events ?job ?record",
-    "deeds": "machine policy signals ?job ?marks ?options",
+    "deeds": "interference machine policy signals ?job ?marks ?options",
     "flatjson": "",
     "vigil": "interference deeds door events flatjson job news policy priority record standing states cgroup ?job ?record ?telling",
     "views.outlet": "",
@@ -130,7 +130,7 @@ ROOMS = {
     "ahead": "aside units budget events states ?supervisor",
     "usher": "?supervisor",
     "thresholds": "gauges ?gauges ?cgroup ?marks",
-    "supervisor": "ahead cgroup deeds errors events hooks job machine news policy record states thresholds units watch gauges ?cgroup ?switchboard ?usher",
+    "supervisor": "interference ahead cgroup deeds errors events hooks job machine news policy record states thresholds units watch gauges ?cgroup ?switchboard ?usher",
     # floor 4: batches
     "batch.entries": "states ?jobs ?output ?supervisor",
     "batch.berth": "errors identity job jobs output record report templates units ?batch.entries ?batch.will ?options",
@@ -145,7 +145,7 @@ ROOMS = {
     "batch.keeper": "errors launch signals",
     "batch.will": "job record ?batch.ledger",
     "batch.progress": "jobs ?batch.scheduler ?batch.entries",
-    "batch.desk": "desk errors events job ?batch.scheduler ?batch.entries",
+    "batch.desk": "interference desk errors events job ?batch.scheduler ?batch.entries",
     "batch.run": "batch.scheduler batch.desk batch.berth views.cells control errors events history job jobs news cron.letter batch.openfiles ownlog batch.progress priority record report batch.reread cron.ring signals batch.summary units batch.up views.live watch ~jobfile ?batch.entries ?batch.ledger ?batch.will",
     "batch.up": "conversions errors batch.keeper batch.ledger batch.will notify report jobs ~batch.midwife ~batch.run ~cgroup ~job ~jobfile ~options ~cron.turn ?batch.ledger ?cron.turn",
     "api": "errors job options record ~supervisor ?events",
@@ -165,7 +165,7 @@ ROOMS = {
     "telling": "errors ~history job ~notify ?notify signals units ~cron.letter ?cron.letter ~identity ~ownlog ~report ?identity ?options ?ownlog ?record",
     "company": "control desk errors events hooks news output priority supervisor watch ?job ?cron.letter ?options ?record ?telling ?vigil",
     "adoption": "cgroup errors kin signals ~cgroup.sampled ?cgroup.sampled ?options",
-    "oneshot": "~adoption ?cgroup errors hand job ~names ~history ~record options signals telling ~attach ~company ~strangers ~cron.turn ~vigil ?record ?strangers ?cron.turn ?vigil",
+    "oneshot": "~interference ~adoption ?cgroup errors hand job ~names ~history ~record options signals telling ~attach ~company ~strangers ~cron.turn ~vigil ?record ?strangers ?cron.turn ?vigil",
     "cli": "errors launch names oneshot options signals telling ~verbs ~report ~doctor ~setup ~checking ~batch.up ~__init__",
 }
 HEAVY = {  # at the top of which rooms; everybody else has them inside functions or not at all
