@@ -44,6 +44,7 @@ class Record:
     oom_kills: int  # processes killed by an OOM killer, in the whole tree
     oom_events: int  # times that the job was out of memory at its own limit
     limit_hits: int  # times that the limit was touched (v1 failcnt, v2 "max" events)
+    may_have_failed: bool  # at the limit, before it was held: a system call, with ENOMEM, EFAULT or a short count
     elapsed: float
     started: str  # ISO 8601, UTC
     ended: str
@@ -66,6 +67,7 @@ class Record:
         self.limit = self.exit_code = self.signal = self.peak = self.peak_anon = self.swap_peak = self.cpu = self.patience = None
         self.status = errors.FAILED
         self.oom_kills = self.oom_events = self.limit_hits = 0
+        self.may_have_failed = False
         self.elapsed = self.paused = 0.0
 
     @classmethod
@@ -119,6 +121,7 @@ class Record:
         """The kernel's counters, as they stood after the last process was gone."""
         self.limit, self.peak, self.swap_peak = tally.limit, tally.peak, tally.swap_peak
         self.oom_kills, self.oom_events, self.limit_hits = tally.kills, tally.own, tally.hits
+        self.may_have_failed = tally.may_have_failed
         if tally.cpu is not None:
             self.cpu = round(tally.cpu, 6)
 

@@ -93,6 +93,8 @@ def _more(record: Record, form: str) -> list[str]:
         )
     if record.result not in {"oom-kill", "host-oom", "exhausted"} and record.oom_kills:
         more.append(f"{record.oom_kills} killed for memory before that")
+    if record.may_have_failed and record.result in {"exit-code", "signal"}:
+        more.append("it may have seen ENOMEM: it has used all of its limit")
     if record.limit is not None and _wants_more(record):
         more.append(f"give it more: {form.format(format_size(record.limit * 2))}")
     elif record.result == "host-oom":

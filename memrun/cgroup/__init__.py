@@ -174,6 +174,7 @@ class Tally:
         "kills",
         "largest",
         "limit",
+        "may_have_failed",
         "nested",
         "outer",
         "own",
@@ -193,6 +194,7 @@ class Tally:
         self.own = 0  # times that this very group was out of memory (with no way out)
         self.outer = 0  # times that a group above was
         self.nested = False  # the kills were at limits that the job gave to groups of its own
+        self.may_have_failed = False  # a system call of a job that is held at its limit, for lack of memory
         self.hits = 0  # times that the limit was touched (v1 failcnt, v2 'max' events)
         self.events: dict[str, int] = {}
         self.cpu: float | None = None  # seconds, whole subtree

@@ -89,6 +89,7 @@ class Group:
         self._oom = -1
         self._events = -1  # the companion's cgroup.events
         self._own, self._outer_before = 0, host.outer()
+        self._touched = limits1.Touched(memory)
 
     def begin(self, wish: Wish) -> None:
         """Set everything up, read it back, start to listen."""
@@ -124,6 +125,7 @@ class Group:
         return self._birthplace
 
     def set_limit(self, limit: int | None) -> int | None:
+        self._touched.look(self.limit)
         self._set(limit, fresh=False)
         self._lent, self._order = False, None
         self._string()
@@ -165,6 +167,7 @@ class Group:
         self._own += count(self._oom)
         t = tally1.read(self._memory, self._unified, swap=self._memsw and self.swap != 0)
         t.limit = self.limit
+        t.may_have_failed = self._hold and self._touched.look(self.limit)
         t.outer = self._host.outer() - self._outer_before
         t.own = max(0, self._own - t.outer) if self._oom >= 0 else t.hits
         t.hits = max(t.hits, t.own)  # 6.18 counts no hits on memsw, which is the one that is hit where no swap is allowed

@@ -157,6 +157,7 @@ class Group:
         t.anon, t.file = stat.get("anon"), stat.get("file")
         t.kills = events.get("oom_kill", 0)
         t.own = local.get("oom", 0)
+        t.may_have_failed = self._hold and t.own > 0  # a fault in user mode is tried again, a system call's charge is not
         t.nested = events.get("oom", 0) > t.own
         t.outer = self._host.outer() - self._outer_before
         t.hits = events.get("max", 0)

@@ -632,3 +632,22 @@ def test_a_threshold_runs_a_hook(judged, hog, tmp_path):
     name, limit, attempt, usage = (tmp_path / "hook").read_text().split()
     assert (name, limit, attempt) == ("hog", str(50 << 20), "1")
     assert 18 <= int(usage) <= 40
+
+
+ONE_CALL = "import os, sys; sys.exit(3 if os.write(os.memfd_create('x'), bytes(int(sys.argv[1]) << 20)) else 4)"
+
+
+@pytest.mark.v1  # v2 slows such a call beyond its wire: it takes seconds to get to the limit
+@pytest.mark.parametrize(("size", "result", "failed"), [(1, "exit-code", False), (60, "patience", True)])
+def test_a_call_that_may_have_failed_at_the_limit_is_told_of(size, result, failed, tmp_path):
+    """One write of more than the limit cannot be stopped on its way, and comes back short."""
+    words = ["--limit", "30M", "--on-oom", "pause", "--patience", "0.1s", "--report", str(tmp_path / "r")]
+    done = subprocess.run(
+        [*MEMRUN, *words, "--", sys.executable, "-c", ONE_CALL, str(size)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    record = json.loads((tmp_path / "r").read_text())
+    assert (record["result"], record["may_have_failed"]) == (result, failed), done

@@ -132,8 +132,10 @@ def test_a_tally_is_taken_over():
     counted = Tally()
     counted.limit, counted.peak, counted.swap_peak = 5, 4, 3
     counted.kills, counted.own, counted.hits, counted.cpu = 2, 1, 9, 0.12345678
+    counted.may_have_failed = True
     made = Record("job", [])
     made.take_tally(counted)
+    assert made.may_have_failed
     assert (made.limit, made.peak, made.swap_peak, made.oom_kills, made.oom_events, made.limit_hits) == (5, 4, 3, 2, 1, 9)
     assert made.cpu == 0.123457
 

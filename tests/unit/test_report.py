@@ -44,6 +44,11 @@ def ended(result: str, **known: object) -> Record:
         (ended("signal", signal=11), "hog: signal: died of SIGSEGV, not for memory (peak 5M) after 0.03 s"),
         (ended("signal", signal=64), None),
         (ended("exit-code", exit_code=3), "hog: exit-code: exited with status 3 after 0.03 s"),
+        (
+            ended("exit-code", exit_code=3, may_have_failed=True),
+            "hog: exit-code: exited with status 3 after 0.03 s; it may have seen ENOMEM: it has used all of its limit",
+        ),
+        (ended("success", may_have_failed=True), ""),
         (ended("stopped", status=143), "hog: stopped: ended with status 143 after 0.03 s"),
         (
             ended("stopped", status=143, oom_kills=2),
