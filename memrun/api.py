@@ -1,6 +1,6 @@
 """`await memrun.run(["cmd"], limit="5M")`: the Python API, which the command line uses, too.
 
-Options are those of the command line, with `_` for `-`; values are what one would type, or the plain Python ones (bytes,
+Options are those of the command line, by each of their long names, with `_` for `-`; values are what one would type, or the plain Python ones (bytes,
 seconds, True). Nothing is said on stderr, and signals stay with the program that calls.
 """
 
@@ -10,9 +10,9 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from memrun.errors import UsageError
+from memrun.errors import MemrunError, UsageError
 from memrun.job import Attempt, Site
-from memrun.options import COMMAND_LINE, OPTIONS, Option, Share, Spec, nearest
+from memrun.options import BY_WORD, COMMAND_LINE, Option, Share, Spec, nearest
 from memrun.record import Record
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MEASURES = {"SIZE", "TIME", "SIGNAL", "FACTOR", "N"}  # metavars of options whose values are numbers
 
-__all__ = ["Record", "run", "spec"]
+__all__ = ["MemrunError", "Record", "run", "spec"]
 
 
 async def run(command: Sequence[str], *, on_event: Callable[[Event | Tell], None] | None = None, **options: object) -> Record:
@@ -32,8 +32,17 @@ async def run(command: Sequence[str], *, on_event: Callable[[Event | Tell], None
     each event (memrun.events) before it is acted upon.
     Raises MemrunError (its `status` is what the command line would exit with) where it cannot be started.
     """
+    import trio
+
     from memrun.supervisor import Run  # trio; `spec` is of use without it
 
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise UsageError(
+            "memrun.run works in trio's event loop only, and was called in another one",
+            "Call it in trio.run(main); under asyncio, start the command: asyncio.create_subprocess_exec('memrun', '--limit', '5M', ...)",
+        ) from None
     site = Site()
     try:
         attempt = Attempt(site, spec(command, **options))
@@ -44,16 +53,20 @@ async def run(command: Sequence[str], *, on_event: Callable[[Event | Tell], None
 
 def spec(command: Sequence[str], **options: object) -> Spec:
     """Check options as the command line does: text is converted, plain values are taken as they are."""
-    known = {option.key: option for option in OPTIONS}
+    known = {word[2:].replace("-", "_"): option for word, option in BY_WORD.items() if word.startswith("--")}
     values: dict[str, object] = {}
-    for key, value in options.items():
-        if key not in known:
-            raise UsageError(f"there is no option {key}", nearest(key, known))
+    asked: dict[str, str] = {}
+    for word, value in options.items():
+        if word not in known:
+            raise UsageError(f"there is no option {word}", nearest(word, known))
+        key = known[word].key
         if key in COMMAND_LINE:
-            raise UsageError(f"{key} is for the command line only")
-        values[key] = _converted(known[key], value)
+            raise UsageError(f"{word} is for the command line only")
+        if key in values:
+            raise UsageError(f"{word} is given twice: it is another name for {key}")
+        values[key], asked[key] = _converted(known[word], value), str(value)
     made = Spec(_words(command), values)
-    made.asked = {key: str(value) for key, value in options.items()}
+    made.asked = asked
     return made
 
 

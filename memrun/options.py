@@ -313,4 +313,4 @@ def _converted(option: Option, text: str) -> object:
         raise UsageError(f"{option.typed.split()[-1]}: {e.what}", e.remedy) from None
 
 
-__all__ = ["COMMAND_LINE", "FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]
+__all__ = ["BY_WORD", "COMMAND_LINE", "FLOOR", "OPTIONS", "SECTIONS", "Option", "Share", "Spec", "nearest", "parse"]

@@ -83,6 +83,7 @@ def the_wheel(wheel: str, python: str, *, typed: bool) -> None:
         inside = f"{place}/bin/python"
         expect([inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel])
         expect([inside, "-m", "pip", "--disable-pip-version-check", "check"])
+        expect([inside, "-m", "pip", "--disable-pip-version-check", "show", "memrun-cgroup"], said="Name: memrun-cgroup")
         expect([f"{place}/bin/memrun", "--version"], said="memrun ")
         the_example(f"{place}/bin/memrun", cwd=place)
         for paper in PAPERS:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 from pathlib import Path
 
 import pytest
 
+import memrun
 from memrun.api import spec
-from memrun.errors import UsageError
+from memrun.errors import MemrunError, UsageError
 from memrun.options import Share
 
 
@@ -32,6 +34,33 @@ def test_text_and_plain_values(given, value):
     made = spec(["true"], **given)
     assert getattr(made, key) == value
     assert made.surrounded
+
+
+def test_an_option_goes_by_each_of_its_names():
+    """--env, --pass-env and --retry-delay are how the command line says it, so the Python API takes them, too."""
+    made = spec(["true"], env=["A=1"], pass_env="PATH", retry_delay="2s")
+    assert (made.environment, made.pass_environment, made.delay) == ((("A", "1"),), ("PATH",), 2.0)
+    assert made.asked.keys() == {"environment", "pass_environment", "delay"}
+    assert spec(["true"], env={"A": "1"}).environment == {"A": "1"}
+    with pytest.raises(UsageError, match="environment is given twice: it is another name"):
+        spec(["true"], env="A=1", environment="B=2")
+    with pytest.raises(UsageError, match="command line only"):
+        spec(["true"], mail_style=True)
+
+
+def test_its_errors_can_be_caught_by_the_name_that_the_package_gives_them():
+    assert memrun.MemrunError is MemrunError
+    assert "MemrunError" in memrun.__all__
+    with pytest.raises(memrun.MemrunError):
+        spec("true")
+
+
+def test_under_another_event_loop_it_is_a_sentence():
+    async def main():
+        await memrun.run(["true"], limit="50M")
+
+    with pytest.raises(memrun.MemrunError, match=r"trio.*asyncio"):
+        asyncio.run(main())
 
 
 def test_several_marks():

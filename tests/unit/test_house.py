@@ -18,7 +18,7 @@ import memrun
 HOUSE = Path(memrun.__file__).parent
 ROOMS = {
     # floor 0 and 1: values and rules
-    "__init__": "~api ?api",
+    "__init__": "~api ~errors ?api",
     "__main__": "cli",
     "batch": "",
     "views": "",
