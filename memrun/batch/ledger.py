@@ -2,40 +2,45 @@
 
 Every transition is written when it happens, and committed by whoever looks at the whole batch next, a moment later: then it outlives
 a SIGKILL of memrun. After completions the commit is durable, on the disk, many of them together where they come together, because
-an fsync is milliseconds in which nobody else is heard. WAL, so that others may read meanwhile.
+an fsync is milliseconds in which nobody else is heard. WAL, so that others may read meanwhile; where the file system has no shared
+memory for that (NFS, Lustre, 9p), a rollback journal that is ours alone.
 
 The lock is flock(2) on the database itself, shared with the dead man's hand: after a SIGKILL it is free only when the hand has ended
 the jobs and removed their groups, so that no job can run twice at the same time, whoever starts `up` again however quickly.
 SQLite's own locks are POSIX ones, which do not see it.
 
-Where: `.jobs.toml.memrun` beside `jobs.toml`; where nothing can be written there, in $XDG_STATE_HOME/memrun (root: /var/lib/memrun).
+Where: `.jobs.toml.memrun` beside `jobs.toml`; where nothing can be written there, or SQLite cannot work there at all, in
+$XDG_STATE_HOME/memrun (root: /var/lib/memrun). It says which machine runs the file: another one is refused by that name.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import os
 import sqlite3
-import stat
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from memrun.batch import hosts
+from memrun.batch.store_path import elsewhere, place
 from memrun.errors import MemrunError, RefusedError
-from memrun.history import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    Found = TypeVar("Found")
 
 SCHEMA = 1
 TOGETHER = 0.1  # seconds in which completions share an fsync
 RETRY = 1.0  # seconds until what could not be written is tried again
 KEPT = 100_000  # statements that are kept for that
+BUSY = 1.0  # seconds that another reader or writer may keep us from beginning
 ROOM = 64 << 10  # bytes that it takes to begin
 CLEANING = 15.0  # seconds that the hand of a memrun which was killed may take to clean up
 TABLES = """
@@ -61,31 +66,52 @@ class Known:
     record: Mapping[str, object] | None
 
 
+class Way(NamedTuple):
+    """How the database is opened. `query`: of its URI; `wal`: in WAL mode, or with a rollback journal and nobody else in it."""
+
+    query: str
+    wal: bool
+
+
+WAYS = (
+    Way("", wal=True),
+    Way("", wal=False),
+    Way("?nolock=1", wal=False),  # NFS: our own flock(2) would keep SQLite out; it also keeps others out, so SQLite need not lock
+)
+
+
 class Ledger:
     """The database, locked. Where it cannot be written to any more (disk full), the run goes on, `remark` is told, once, and what there
     is to be written is kept until it can be."""
 
-    def __init__(self, path: str, lock: int, pid: int) -> None:
+    def __init__(self, path: str, lock: int, pid: int, way: Way = Way("", wal=True)) -> None:  # noqa: B008  (a constant)
         self.path, self.lock = path, lock
         self.remark: Callable[[str], None] = _on_stderr
         self._pid = pid
         self._pending: list[tuple[str, tuple[object, ...]]] = []  # statements since the last commit
         self._broken, self._again, self._synced = False, 0.0, -math.inf
-        self._base = sqlite3.connect(path, isolation_level=None)
+        self._base = sqlite3.connect(f"file:{quote(path)}{way.query}", uri=True, isolation_level=None, timeout=BUSY)
         try:
-            self._prepare()
+            self._prepare(way)
         except BaseException:
             self._base.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, way: Way) -> None:
+        if not way.wal:
+            self._base.execute(
+                "PRAGMA locking_mode=EXCLUSIVE"
+            )  # first: then even a WAL that is left there is read without shared memory
         self._check_schema()
-        self._base.execute("PRAGMA journal_mode=WAL")
+        mode = "wal" if way.wal else "delete"
+        if self._base.execute(f"PRAGMA journal_mode={mode}").fetchone()[0] != mode:
+            raise sqlite3.OperationalError(f"journal_mode={mode} is not to be had")
         self._base.execute("PRAGMA synchronous=NORMAL")
         self._base.execute(f"PRAGMA user_version={SCHEMA}")  # first: what has tables and no version is not ours
         self._base.executescript(TABLES)
         self.known()  # what cannot be read is said before anything is started
         self._about("pid", str(self._pid))
+        self._about("host", hosts.here())
         self.commit()
 
     def _check_schema(self) -> None:
@@ -180,6 +206,7 @@ class Ledger:
     def close(self) -> None:
         """Let go; the database is one file again."""
         self._again, self._synced = 0.0, -math.inf
+        self._about("host", "")  # nobody runs it now
         self.commit(durably=True)
         try:
             self._base.close()
@@ -198,45 +225,30 @@ def _known(base: sqlite3.Connection) -> dict[str, Known]:
 
 def peek(job_file: str) -> dict[str, Known]:
     """What is known of its jobs, without a lock; nothing where there is no ledger (or none that can be read)."""
-    path = place(job_file, make=False)
+    for path in (place(job_file, make=False), elsewhere(job_file, make=False)):
+        known = _read(path, _known)
+        if known is not None:
+            return known
+    return {}
+
+
+def _read(path: str, look: Callable[[sqlite3.Connection], Found]) -> Found | None:
+    """What a look at a database finds while another memrun may be writing; None where it cannot be read. Without locks if need be: whoever has a
+    rollback journal has the locks, too."""
     if not os.path.exists(path):
-        return {}
-    try:
-        base = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)
-    except sqlite3.Error:
-        return {}
-    try:
-        return _known(base)
-    except (sqlite3.Error, ValueError):
-        return {}
-    finally:
-        base.close()
-
-
-def place(job_file: str, *, make: bool = True) -> str:
-    """The database of a job file (an absolute path)."""
-    folder, name = os.path.split(job_file)
-    beside = f"{folder}/.{name}.memrun"
-    if os.access(beside if os.path.lexists(beside) else folder, os.W_OK) and not _is_strange(beside, job_file):
-        return beside
-    key = hashlib.sha256(os.fsencode(job_file)).hexdigest()[:12]
-    return f"{_state_directory(make=make)}/{name}-{key}.memrun"
-
-
-def _is_strange(beside: str, job_file: str) -> bool:
-    """Whether somebody else has put it there (in /tmp anybody may): he could say what is done, and what is not."""
-    try:
-        found = os.lstat(beside)
-        return not stat.S_ISREG(found.st_mode) or found.st_uid not in {os.geteuid(), os.stat(job_file).st_uid}
-    except FileNotFoundError:
-        return False
-
-
-def _state_directory(*, make: bool) -> str:
-    found = state_directory()
-    if make:
-        os.makedirs(found, 0o700, exist_ok=True)
-    return found
+        return None
+    for query in ("", "&nolock=1"):
+        try:
+            base = sqlite3.connect(f"file:{quote(path)}?mode=ro{query}", uri=True, timeout=0.1)
+        except sqlite3.Error:
+            continue
+        try:
+            return look(base)
+        except (sqlite3.Error, ValueError):
+            continue
+        finally:
+            base.close()
+    return None
 
 
 def _on_stderr(line: str) -> None:
@@ -252,8 +264,8 @@ class Held:
     def open(self, pid: int) -> Ledger:
         """To read and write, for who is known as `pid`. A database is not to be carried through a fork, a lock may be."""
         try:
-            return Ledger(self._path, self._lock, pid)
-        except (sqlite3.Error, MemrunError, ValueError) as e:
+            return self._opened(pid)
+        except (sqlite3.Error, MemrunError, OSError, ValueError) as e:
             os.close(self._lock)
             if isinstance(e, MemrunError):
                 raise
@@ -263,9 +275,27 @@ class Held:
                 ) from None
             raise MemrunError(f"{self._path} is no state that memrun can use: {e}", "Move it away to begin anew") from None
 
+    def _opened(self, pid: int) -> Ledger:
+        """The first way that works. A database that is broken, or another's, is none the less for it: only what the file system refuses is a reason
+        to try another way."""
+        failed: sqlite3.Error | None = None
+        for way in WAYS[1:] if hosts.is_network(self._path) else WAYS[:2]:
+            try:
+                return Ledger(self._path, self._lock, pid, way)
+            except sqlite3.OperationalError as e:
+                if _is_full(self._path):
+                    raise
+                failed = failed or e
+        other = elsewhere(self._job_file)
+        if other == self._path or failed is None:
+            raise failed or sqlite3.OperationalError("it cannot be opened")
+        made = Ledger(other, self._lock, pid)
+        made.remark(f"the state of {self._job_file} is kept in {other}: {failed} beside the file")
+        return made
 
-def hold(job_file: str) -> Held:
-    """Lock the ledger of a job file; RefusedError names the pid of who has it."""
+
+def hold(job_file: str, *, take_over: bool = False) -> Held:
+    """Lock the ledger of a job file; RefusedError names the pid of who has it. `take_over`: also where another machine has not said that it has ended."""
     try:
         path = place(job_file)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -273,6 +303,8 @@ def hold(job_file: str) -> Held:
         raise MemrunError(f"cannot keep the state of {job_file}: {e.filename}: {os.strerror(e.errno or 0)}") from None
     try:
         _lock(job_file, path, lock)
+        if not take_over:
+            _look_elsewhere(job_file, path)
     except MemrunError:
         os.close(lock)
         raise
@@ -291,7 +323,9 @@ def _lock(job_file: str, path: str, lock: int) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = _holder(path)
+            pid, machine = _holder(job_file, path)
+            if machine not in {"", hosts.here()}:
+                raise _busy(job_file, pid, machine) from None
             if pid is not None and _lives(pid):
                 raise RefusedError(
                     f"{job_file} is being run already, by memrun with pid {pid}",
@@ -302,22 +336,42 @@ def _lock(job_file: str, path: str, lock: int) -> None:
                     f"{job_file} is still being cleaned up after a memrun that was killed", "Try again in a moment"
                 ) from None
             time.sleep(0.02)  # the only thing to do here is to wait for somebody else's process
+        except OSError as e:
+            raise MemrunError(
+                f"cannot lock the state of {job_file}: {path}: {os.strerror(e.errno or 0)}",
+                "Put the job file where files can be locked",
+            ) from None
         else:
             return
 
 
-def _holder(path: str) -> int | None:
-    try:
-        base = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)
-    except sqlite3.Error:
-        return None
-    try:
-        row = base.execute("SELECT value FROM about WHERE key = 'pid'").fetchone()
-        return int(row[0]) if row else None
-    except (sqlite3.Error, ValueError):
-        return None
-    finally:
-        base.close()
+def _busy(job_file: str, pid: int | None, machine: str) -> RefusedError:
+    return RefusedError(
+        f"{job_file} is being run already, on {hosts.name_of(machine)}, by memrun with pid {pid} there",
+        f"memrun ps on {hosts.name_of(machine)} shows its jobs",
+    )
+
+
+def _look_elsewhere(job_file: str, path: str) -> None:
+    """Where a lock does not reach other machines, what is stored there tells whether one of them runs the file."""
+    pid, machine = _holder(job_file, path)
+    if hosts.same_machine(machine) or hosts.locks_hold(path):
+        return
+    name = hosts.name_of(machine)
+    raise RefusedError(
+        f"{job_file} is being run on {name}, by memrun with pid {pid} there, or was when that died",
+        f"Let it end there; if {name} is gone for good: memrun up --take-over {job_file}",
+    )
+
+
+def _holder(job_file: str, path: str) -> tuple[int | None, str]:
+    """Pid and machine of who has it, or had it last. Machine '': nobody runs it, or an older memrun does."""
+
+    def look(base: sqlite3.Connection) -> tuple[int | None, str]:
+        found = dict(base.execute("SELECT key, value FROM about WHERE key IN ('pid', 'host')").fetchall())
+        return (int(found["pid"]) if "pid" in found else None), str(found.get("host", ""))
+
+    return _read(path, look) or _read(elsewhere(job_file, make=False), look) or (None, "")
 
 
 def _lives(pid: int) -> bool:

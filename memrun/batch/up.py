@@ -27,6 +27,7 @@ USAGE = """\
 memrun up FILE [JOB...]        run a job file until it is done; again: goes on where it stopped
   --fresh                      run everything again, also what is done
   --only-failed                run again what has failed, and nothing else
+  --take-over                  also if another machine, which is gone, has not said that it has ended
   --dry-run                    say what would be run, and run nothing
   --joblog FILE                a line for each job as it ends, in GNU parallel's columns, with its peak and limit
   -r, --report FILE            the records of all jobs, as JSON
@@ -41,7 +42,7 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   --log-target WHERE           memrun's own lines into the journal, syslog, or a FILE, with what became of each job
 Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads the file again.
 """
-FLAGS = {"--fresh", "--only-failed", "--dry-run", "--quiet", "--verbose", "--plain"}
+FLAGS = {"--fresh", "--only-failed", "--take-over", "--dry-run", "--quiet", "--verbose", "--plain"}
 VALUES = {"--joblog", "--report"}
 OPTIONS = {"--lock", "--lock-wait", "--jitter", "--log-target", "--mail-style", "--mail-lines"}  # as of a single run
 SHORT = {"-q": "--quiet", "-v": "--verbose", "-r": "--report"}
@@ -115,7 +116,7 @@ def main(words: list[str], mask: frozenset[int]) -> int:
     lock = _take_turn(wish)
     known_as = os.getpid()
     try:
-        held = ledger.hold(batch.path)
+        held = ledger.hold(batch.path, take_over="--take-over" in wish.flags)
         will = Will()
         orphaned, status = keeper.divide(lambda: _inherit(batch, held.open(known_as), will))
         if orphaned < 0:

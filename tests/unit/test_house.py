@@ -18,7 +18,7 @@ import memrun
 HOUSE = Path(memrun.__file__).parent
 ROOMS = {
     # floor 0 and 1: values and rules
-    "__init__": "~api ~errors ?api",
+    "__init__": "~api ~errors ?api ?errors",
     "__main__": "cli",
     "batch": "",
     "views": "",
@@ -141,7 +141,9 @@ ROOMS = {
     "batch.usher": "events jobs ?batch.berth ?batch.claims ?batch.entries ?batch.ledger ?supervisor",
     "batch.scheduler": "batch.usher batch.berth batch.claims batch.entries deeds errors events hooks jobs batch.needs supervisor switchboard ?batch.berth ?job ?batch.ledger",
     "batch.midwife": "birth launch signals surroundings",
-    "batch.ledger": "errors history",
+    "batch.ledger": "errors batch.hosts batch.store_path",
+    "batch.store_path": "history",
+    "batch.hosts": "",
     "batch.keeper": "errors launch signals",
     "batch.will": "job record ?batch.ledger",
     "batch.progress": "jobs ?batch.scheduler ?batch.entries",

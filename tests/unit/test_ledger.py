@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memrun.batch import ledger
+from memrun.batch import ledger, store_path
 from memrun.errors import MemrunError, RefusedError
 
 
@@ -127,7 +127,7 @@ def test_where_nothing_can_be_written_beside_the_file(file, monkeypatch, tmp_pat
 
 def test_a_link_in_its_place_is_not_followed(file, tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("")
-    monkeypatch.setattr(ledger, "_state_directory", lambda make: str(tmp_path / "state"))
+    monkeypatch.setattr(store_path, "_state_directory", lambda make: str(tmp_path / "state"))
     os.symlink(tmp_path / "secret", tmp_path / ".jobs.toml.memrun")
     assert ledger.place(file).startswith(str(tmp_path / "state/jobs.toml-"))
 
@@ -135,7 +135,7 @@ def test_a_link_in_its_place_is_not_followed(file, tmp_path, monkeypatch):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_somebody_else_put_there_is_not_believed(file, tmp_path, monkeypatch):
     """But for the job file's owner, who says what is run anyway."""
-    monkeypatch.setattr(ledger, "_state_directory", lambda make: str(tmp_path / "state"))
+    monkeypatch.setattr(store_path, "_state_directory", lambda make: str(tmp_path / "state"))
     beside = tmp_path / ".jobs.toml.memrun"
     beside.touch()
     os.chown(beside, 4201, 4201)
@@ -173,3 +173,59 @@ def test_no_room_beside_the_file_is_called_that(file, monkeypatch):
     Path(ledger.place(file)).write_bytes(b"no database")
     with pytest.raises(MemrunError, match="is full"):
         take(file)
+
+
+def test_where_locks_do_not_reach_other_machines_what_is_stored_tells(file, monkeypatch):
+    book = take(file)
+    book._about("host", "far/some-boot/1")
+    book.commit()
+    base, lock = book._base, book.lock
+    base.close()
+    os.close(lock)  # as if that machine were not heard of any more
+    take(file).close()  # here locks do reach: nobody has it
+    path = ledger.place(file)
+    with sqlite3.connect(path) as base:
+        base.execute("INSERT OR REPLACE INTO about VALUES ('host', 'far/some-boot/1')")
+    base.close()
+    monkeypatch.setattr(ledger.hosts, "_mount", lambda path: ("9p", "rw,relatime,trans=virtio"))
+    with pytest.raises(RefusedError, match=r"being run on far, by memrun with pid .* --take-over"):
+        take(file)
+    held = ledger.hold(file, take_over=True)
+    book = held.open(os.getpid())
+    book.close()
+    take(file).close()  # it has said that it has ended
+
+
+def test_on_a_network_file_system_no_shared_memory_is_wanted_and_no_lock_of_sqlite_s(file, monkeypatch):
+    monkeypatch.setattr(ledger.hosts, "_mount", lambda path: ("nfs4", "rw,local_lock=none"))
+    book = take(file)
+    assert book._base.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert not os.path.exists(book.path + "-shm")
+    book.launched("a", "d1", 1)
+    book.commit()
+    assert ledger.peek(file)["a"].state == "live"
+    with pytest.raises(RefusedError, match=f"pid {os.getpid()}"):
+        take(file)
+    book.close()
+
+
+def test_where_sqlite_cannot_work_beside_the_file_the_state_is_kept_elsewhere(file, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("memrun.history.os.geteuid", lambda: 1000)
+    real = ledger.Ledger._prepare
+
+    def prepare(book, way):
+        if not book.path.startswith(str(tmp_path / "state")):
+            raise sqlite3.OperationalError("disk I/O error")
+        real(book, way)
+
+    monkeypatch.setattr(ledger.Ledger, "_prepare", prepare)
+    book = take(file)
+    assert book.path.startswith(str(tmp_path / "state"))
+    assert "is kept in" in capsys.readouterr().err
+    book.launched("a", "d1", 1)
+    book.commit()
+    assert ledger.peek(file)["a"].state == "live"
+    with pytest.raises(RefusedError, match=f"pid {os.getpid()}"):
+        take(file)
+    book.close()
