@@ -34,6 +34,10 @@ MAILBOX = math.inf  # events are few and small, and a watcher must never wait fo
 RAISES = 1000  # of an attempt that are recorded: the first and the latest ones
 
 
+def _nothing(_: str) -> None:
+    """Nobody wants to know."""
+
+
 class Run:
     """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
 
@@ -48,6 +52,7 @@ class Run:
         self.over = trio.Event()
         self.hear = hear
         self.usher: Usher | None = None
+        self.mention: Callable[[str], None] = _nothing  # is told what only those want to know who want to know everything
         self.board: Switchboard | None = None  # through which it hears of its group: one of many
         self.remark = ""  # why the usher has ended the current attempt
         self.hooks = hooks.Hooks(self)
@@ -128,6 +133,8 @@ class Run:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.attend, self._work)
+                if self.usher is None:  # else it is the batch's
+                    nursery.start_soon(watch.hand, self.site, self.mention)
                 if signal_fd >= 0:
                     meaning = news.detaching if self.attempt.borrowed else news.ending
                     nursery.start_soon(self.attend, watch.signals_to, signal_fd, self._shares_terminal, self.send, meaning)
