@@ -36,6 +36,11 @@ import time
 from memrun import signals
 from memrun.errors import LaunchError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Fds = tuple[int, ...]
+    Files = tuple[str, ...]
+
 # The last thing that is done, where it is needed: no shell can remove a directory without a process, or look at a lock.
 # Arguments: directories. $files: a line "UID GID PATH" for each file, UID -1 being ours.
 TIDY = """
@@ -74,7 +79,7 @@ anew() {
   tries=$((tries + 1))
   clock
   [ $up -le $until ] || last "$@"
-  [ "$alive" ] || [ $tries -lt 300 ] || last "$@"
+  [ "$alive" ] || [ $tries -lt 30 ] || last "$@"
   [ ${#told} -lt 100000 ] || told=
   exec /bin/sh -c "$script" memrun-hand "$@"
 }

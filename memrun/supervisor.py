@@ -34,16 +34,11 @@ MAILBOX = math.inf  # events are few and small, and a watcher must never wait fo
 RAISES = 1000  # of an attempt that are recorded: the first and the latest ones
 
 
-def _nothing(_: str) -> None:
-    """Nobody wants to know."""
-
-
 class Run:
     """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
 
     def __init__(self, site: Site, attempt: Stay, hear: Callable[[events.Event | events.Tell], None] | None = None) -> None:
-        self.site = site
-        self.spec = attempt.spec
+        self.site, self.spec = site, attempt.spec
         self.attempt: Stay = attempt
         self.rule = deeds.rule_of(attempt.spec, site)
         self.state = policy.START
@@ -52,7 +47,7 @@ class Run:
         self.over = trio.Event()
         self.hear = hear
         self.usher: Usher | None = None
-        self.mention: Callable[[str], None] = _nothing  # is told what only those want to know who want to know everything
+        self.mention: Callable[[str], object] = str  # with -v
         self.board: Switchboard | None = None  # through which it hears of its group: one of many
         self.remark = ""  # why the usher has ended the current attempt
         self.hooks = hooks.Hooks(self)

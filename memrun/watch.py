@@ -143,7 +143,7 @@ def _pidfd(pid: int) -> int:
         return -1
 
 
-async def hand(site: Site, remark: Callable[[str], None]) -> None:
+async def hand(site: Site, remark: Callable[[str], object]) -> None:
     """Whoever kills the dead man's hand gets another one. `remark`: what there is to say of it."""
     before = ""
     while True:

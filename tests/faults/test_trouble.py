@@ -312,15 +312,28 @@ def test_with_swap_a_limit_means_what_it_says(hog, tmp_path, words, status):
     assert status == 0 or not record.get("swap_peak")
 
 
-TAKES_ALL = "import os,sys\ntry:\n  while os.fork(): pass\nexcept OSError: sys.stdout.write('full\\n'); sys.stdout.flush()\nwhile 1: __import__('time').sleep(100)"
+TAKES_ALL = """
+import os, sys, time
+try:
+    while os.fork():
+        pass
+except OSError:
+    os.write(1, b"full\\n")
+while True:
+    time.sleep(100)
+"""
 
 
-def test_with_every_process_taken_all_are_ended(box):
+def test_with_every_process_taken_all_are_ended_when_memrun_is_killed(box):
     taken = box("pids", "pids.max", 40)
     run = subprocess.Popen(
-        [sys.executable, "-m", "memrun", "--limit", "200M", "--", sys.executable, "-c", TAKES_ALL], stdout=subprocess.PIPE, text=True, preexec_fn=lambda: (taken.place / "cgroup.procs").write_text("0")
-    )  # fmt: skip
-    assert run.stdout.readline() == "full\n"
-    run.kill()
-    run.communicate()
+        [sys.executable, "-m", "memrun", "--limit", "200M", "--", sys.executable, "-c", TAKES_ALL],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: (taken.place / "cgroup.procs").write_text("0"),  # noqa: PLW1509  (no threads here)
+    )
+    try:
+        assert run.stdout.readline() == b"full\n"
+    finally:
+        run.kill()
+        run.communicate()
     assert soon(lambda: " ".join((taken.place / "cgroup.procs").read_text().split()), 8.0) == ""
