@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from memrun.cgroup import Group, Host
     from memrun.guard import Guard
-    from memrun.hand import Fds, Files
     from memrun.oomlog import Log
     from memrun.options import Spec
     from memrun.record import Record
@@ -86,7 +85,7 @@ class Site:
 
     __slots__ = ("_kmsg", "_log", "hand", "host")
 
-    def __init__(self, locks: Fds = (), script: str = hand.SCRIPT, pid: int = 0, host: Host | None = None, files: Files = ()) -> None:  # fmt: skip
+    def __init__(self, locks: hand.Fds = (), script: str = hand.SCRIPT, pid: int = 0, host: Host | None = None, files: hand.Files = ()) -> None:  # fmt: skip
         """`locks`: locked descriptors that the hand holds on to until it has cleaned up; `script`: what it does then; `pid`: by which
         we are known, if not ours; `host`: not the kernel's groups, but these; `files`: what else it removes (names.traces)."""
         self._kmsg = -1  # the kernel's log
