@@ -61,6 +61,7 @@ async def _in_company(run: Run, fd: int, teller: Teller, vigil: Vigil | None) ->
     for at, event in () if vigil is None else vigil.past:
         desk.hear(run, event, at)
     run.hear = partial(_hear, run, desk, teller)
+    run.mention = teller.remark
     failure: errors.MemrunError | None = None
     record: Record | None = None
     async with trio.open_nursery() as nursery:

@@ -20,6 +20,10 @@ import time
 from memrun.errors import JobNameError
 
 SOCKET, UNBORN = ".sock", ".new"  # of PID: who listens; who does not yet
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from memrun.identity import Identity
+
 PATIENCE = (0.001, 0.01, 0.05)  # seconds: who sweeps a dead memrun's name has it for some microseconds
 
 
@@ -71,6 +75,19 @@ def unlink(path: str, mine: os.stat_result) -> None:
             os.unlink(path)
     except OSError:
         return
+
+
+def traces(name: str, pid: int = 0, report: str | None = None, who: Identity | None = None) -> tuple[str, ...]:
+    """Files that a killed memrun leaves, as the dead man's hand wants them (hand.TIDY): its socket, the claim of this name, half a report.
+    `pid`: by which we are known, if not ours; `who`: whose the report is."""
+    place, known_as = directory(), pid or os.getpid()
+    found = [] if place is None else [f"-1 -1 {place}/{known_as}{SOCKET}", f"-1 -1 {place}/{known_as}{UNBORN}"]
+    if place is not None and name:
+        found.append(f"-1 -1 {place}/{name}.name")
+    if report is not None:
+        owner = "-1 -1" if who is None else f"{who.uid} {who.gid}"
+        found.append(f"{owner} {os.path.abspath(report)}.{os.getpid()}.part")
+    return tuple(line for line in found if "\n" not in line)
 
 
 class Claim:

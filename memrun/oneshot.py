@@ -11,6 +11,7 @@ import time
 
 from memrun import errors, hand, signals
 from memrun.job import Attempt, Site
+from memrun.names import traces
 from memrun.options import Spec, parse
 from memrun.telling import Teller, die_of
 
@@ -111,7 +112,8 @@ def _claimed(spec: Spec, live: Callable[[], Record]) -> Record:
 
 
 def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
-    site = Site(locks, host=_in_place_of_groups(spec, teller) if spec.adopted else None)
+    left = traces(spec.name, 0, spec.report, teller.who)
+    site = Site(locks, host=_in_place_of_groups(spec, teller) if spec.adopted else None, files=left)
     try:
         if site.unprotected(spec):
             _load_all()
@@ -221,7 +223,7 @@ def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
     from memrun import company
     from memrun.attach import Attachment
 
-    site = Site(script=hand.LET_GO)
+    site = Site(script=hand.LET_GO, files=traces(spec.name, 0, spec.report))
     try:
         stay = Attachment(site, spec, found)
         teller.started(stay.group.limit)

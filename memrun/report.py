@@ -164,14 +164,34 @@ def _in_place(path: str) -> bool:
 
 
 def _replace(path: str, text: str) -> None:
-    part = f"{path}.{os.getpid()}.part"
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    part, fd = _begin(f"{path}.{os.getpid()}.part")
     try:
         _write_to(fd, text)
         os.replace(part, path)
     except OSError:
         os.unlink(part)
         raise
+
+
+def _begin(part: str) -> tuple[str, int]:
+    """A new file, ours: `part`, or where somebody has planted one that we cannot remove, with a number behind it. One that is there is of a
+    memrun that had our pid and was killed."""
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for name in (part, *(f"{part}{number}" for number in range(1, 10))):
+        try:
+            return name, os.open(name, how, 0o666)
+        except FileExistsError:
+            if _is_removed(name):
+                return name, os.open(name, how, 0o666)
+    return part, os.open(part, how, 0o666)
+
+
+def _is_removed(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    return True
 
 
 def _write_to(fd: int, text: str) -> None:

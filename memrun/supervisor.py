@@ -38,8 +38,7 @@ class Run:
     """A run's mailbox, state and hand. `attempt` is the current one; `hear` is told each event before it is acted upon."""
 
     def __init__(self, site: Site, attempt: Stay, hear: Callable[[events.Event | events.Tell], None] | None = None) -> None:
-        self.site = site
-        self.spec = attempt.spec
+        self.site, self.spec = site, attempt.spec
         self.attempt: Stay = attempt
         self.rule = deeds.rule_of(attempt.spec, site)
         self.state = policy.START
@@ -48,6 +47,7 @@ class Run:
         self.over = trio.Event()
         self.hear = hear
         self.usher: Usher | None = None
+        self.mention: Callable[[str], object] = str  # with -v
         self.board: Switchboard | None = None  # through which it hears of its group: one of many
         self.remark = ""  # why the usher has ended the current attempt
         self.hooks = hooks.Hooks(self)
@@ -128,6 +128,8 @@ class Run:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.attend, self._work)
+                if self.usher is None:  # else it is the batch's
+                    nursery.start_soon(watch.hand, self.site, self.mention)
                 if signal_fd >= 0:
                     meaning = news.detaching if self.attempt.borrowed else news.ending
                     nursery.start_soon(self.attend, watch.signals_to, signal_fd, self._shares_terminal, self.send, meaning)

@@ -54,7 +54,7 @@ class Teller:
         self.notify = _service(spec)
         self.log: Log | None = None
         self.concluded: Record | None = None  # what was told of, once it was
-        who = whose(spec)
+        self.who = who = whose(spec)
         for path, what in ((spec.report, "report"), (spec.events, "events")):
             if path:
                 from memrun import report

@@ -67,6 +67,7 @@ class Vigil:
         self._teller, self._letter = teller, teller.letter
         self._record: Record | None = None
         self._looks: list[float] = []
+        self._hand = -1  # our end of the hand's pipe
         self._leave = False  # somebody wants more than there is here
         self._is_removed = False  # the group, by somebody else
         self._again = False  # the group has news that no descriptor tells of
@@ -99,6 +100,7 @@ class Vigil:
         (hurry if self.stay.holds else be_brief)()
         for fd in (group.notice_fd(), self.signals, self.stay.child.pidfd):
             self._poll.register(fd, select.POLLIN)
+        self._mind_hand()
         if self.door is not None:
             self._poll.register(self.door.wire, select.POLLIN)
         if self._letter is not None:
@@ -117,6 +119,9 @@ class Vigil:
             del self._looks[0]
         if not self._is_removed and (self.stay.group.notice_fd() in ready or self._looks or self._again):
             self._listen()
+        if self._hand in ready:
+            self._poll.unregister(self._hand)
+            self._mind_hand()
         if self._record is None and self.signals in ready:
             self._hear_signal()
         if self.attended and self.stay.child.pidfd in ready:
@@ -127,6 +132,15 @@ class Vigil:
             self._write_letter(ready, now)
             self._receive(ready, now)
         return ready
+
+    def _mind_hand(self) -> None:
+        """Its pipe is an error as soon as it is dead."""
+        site = self.stay.site
+        if said := site.hand.mind():
+            self._teller.remark(said)
+        self._hand = site.hand.pipe
+        if not site.hand.is_broken():  # else there is no process to be had
+            self._poll.register(self._hand, 0)
 
     @property
     def attended(self) -> bool:

@@ -12,11 +12,13 @@ from memrun import events, interference, news
 from memrun.cgroup import Heard
 from memrun.switchboard import Line
 
+HAND_AGAIN = 0.5  # seconds between two that are spread
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from memrun.cgroup import Group
-    from memrun.job import Process
+    from memrun.job import Process, Site
     from memrun.switchboard import Switchboard
 
     Send = Callable[[events.Event], None]
@@ -139,6 +141,23 @@ def _pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except OSError:
         return -1
+
+
+async def hand(site: Site, remark: Callable[[str], object]) -> None:
+    """Whoever kills the dead man's hand gets another one. `remark`: what there is to say of it."""
+    before = ""
+    while True:
+        end = _pidfd(site.hand.pid)
+        if end >= 0:
+            try:
+                await trio.lowlevel.wait_readable(end)
+            finally:
+                os.close(end)
+        said = site.hand.mind()
+        if said and said != before:
+            remark(said)
+        before = said if site.hand.is_broken() else ""
+        await trio.sleep(HAND_AGAIN)  # there may be no process to be had
 
 
 async def signals_to(

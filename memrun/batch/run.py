@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -86,6 +87,7 @@ class Show:
                 async with trio.open_nursery() as beside:
                     beside.start_soon(serve, self.desk, self._remark, self.scheduler.over, ends.known_as)
                     beside.start_soon(self._until_orphaned, ends.orphaned)
+                    beside.start_soon(watch.hand, self.site, partial(self._hand_is_new, ends.will))
                     beside.start_soon(watch.signals_to, fd, lambda: False, self._obey)
                     self.notify.ready(self._standing())
                     outcomes = await self.scheduler.live()
@@ -100,6 +102,10 @@ class Show:
             if self.log is not None:
                 self.log.close()
         return self._conclude(outcomes, started)
+
+    def _hand_is_new(self, will: Will, said: str) -> None:
+        will.note(f"h {self.site.hand.pid}")
+        self._remark(said)
 
     async def _until_orphaned(self, fd: int) -> None:
         """Who is known as memrun was killed: end it all now, and keep what was done. Nobody watches us any more: if that takes too

@@ -14,6 +14,7 @@ from memrun import conversions, errors, report
 from memrun.batch import keeper, ledger
 from memrun.batch.will import Will, execute
 from memrun.jobs import Outcome
+from memrun.names import traces
 from memrun.notify import Notify
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   --log-target WHERE           memrun's own lines into the journal, syslog, or a FILE, with what became of each job
 Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads the file again.
 """
+ROOM = 60_000  # characters of an environment's variable that may hold 128 KB
 FLAGS = {"--fresh", "--only-failed", "--take-over", "--dry-run", "--quiet", "--verbose", "--plain"}
 VALUES = {"--joblog", "--report"}
 OPTIONS = {"--lock", "--lock-wait", "--jitter", "--log-target", "--mail-style", "--mail-lines"}  # as of a single run
@@ -210,16 +212,32 @@ def _intent(job: Job, done: Outcome | None, found: Known | None) -> str:
 CHANGED = "its definition has changed since; --fresh runs it again"
 
 
+def _traces(wish: Wish, batch: Batch, ends: Ends) -> tuple[str, ...]:
+    """Files of ours that stay if we are killed: socket, half a report; of the jobs' reports as many as an environment has room for."""
+    from memrun import identity
+
+    found = traces("", ends.known_as, wish.values.get("--report"))
+    size = sum(map(len, found))
+    for job in batch.jobs:
+        spec = job.spec
+        if spec.report and "{" not in spec.report and size < ROOM:
+            found += (line := traces("", ends.known_as, spec.report, identity.look_up(str(spec.user), str(spec.group)))[-1:])
+            size += sum(map(len, line))
+    return found
+
+
 def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends, locks: tuple[int, ...]) -> int:
     from memrun.job import Site
 
     known = book.known()
     done = what_is_done(wish, batch, known)
-    site = Site((book.lock, *locks), pid=ends.known_as)
+    site = Site((book.lock, *locks), pid=ends.known_as, files=_traces(wish, batch, ends))
     midwife = None
     try:
         from memrun.batch.midwife import Midwife
 
+        for place in site.host.places():
+            ends.will.note(f"p {place.encode('unicode_escape').decode()}")
         ends.will.note(f"h {site.hand.pid}")
         midwife = Midwife()  # while we are small
         import trio

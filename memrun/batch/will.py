@@ -10,6 +10,7 @@ that a job has exited with 0, *before* it reaps it; and that it has asked one to
     ! PID                       it was asked to end
     - NAME                      it was judged otherwise than by its exit
     h PID                       the dead man's hand
+    p DIRECTORY                 what it is spread over
 
 Services, and jobs that are over only when what they left behind is (wait_all), are not in it: their exit is no success.
 """
@@ -20,6 +21,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from memrun import hand
+from memrun.errors import LaunchError
 from memrun.job import iso
 from memrun.record import Record
 
@@ -52,11 +55,12 @@ class Will:
 
 
 class Opened:
-    """`done`: what had succeeded; `hand`: a pid, 0 where there is none."""
+    """`done`: what had succeeded; `hand`: a pid, 0 where there is none; `places`: the directories that it ends what is in."""
 
     def __init__(self, text: str) -> None:
         self.done: dict[str, Done] = {}
         self.hand = 0
+        self.places: list[str] = []
         self._live: dict[int, tuple[str, Done]] = {}
         self._asked: set[int] = set()
         for line in text.splitlines():
@@ -77,6 +81,8 @@ class Opened:
                 self._asked.add(int(rest))
             case "h":
                 self.hand = int(rest)
+            case "p":
+                self.places.append(rest.encode().decode("unicode_escape"))
             case _:
                 self.ended(int(rest), ok=word == "=")
 
@@ -91,6 +97,9 @@ def execute(opened: Opened, book: Ledger, commands: Mapping[str, list[str]]) -> 
     """Reap who was left to us, and write down what had succeeded and is not in the ledger. `commands`: of the jobs, where known."""
     for pid, status in _orphans(opened.hand):
         opened.ended(pid, ok=not status)
+    if any(map(os.path.isdir, opened.places)):  # the hand has been killed, too
+        for pid, status in _orphans(_another_hand(opened.places)):
+            opened.ended(pid, ok=not status)
     known = book.known()
     for name, (attempt, digest) in opened.done.items():
         if name not in known or known[name].state != "ended":
@@ -100,6 +109,16 @@ def execute(opened: Opened, book: Ledger, commands: Mapping[str, list[str]]) -> 
             book.launched(name, digest, attempt)
             book.ended(name, "success", WHY, record.as_dict())
     book.commit(durably=True)
+
+
+def _another_hand(places: list[str]) -> int:
+    """Its pid, at work already; 0 where no process is to be had."""
+    try:
+        another = hand.spread(tuple(places))
+    except LaunchError:
+        return 0
+    another.let_go()
+    return another.pid
 
 
 def _orphans(hand: int) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -309,3 +310,30 @@ def test_with_swap_a_limit_means_what_it_says(hog, tmp_path, words, status):
     record = json.loads(report.read_text())
     assert record["peak"] <= 20 << 20
     assert status == 0 or not record.get("swap_peak")
+
+
+TAKES_ALL = """
+import os, sys, time
+try:
+    while os.fork():
+        pass
+except OSError:
+    os.write(1, b"full\\n")
+while True:
+    time.sleep(100)
+"""
+
+
+def test_with_every_process_taken_all_are_ended_when_memrun_is_killed(box):
+    taken = box("pids", "pids.max", 40)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "memrun", "--limit", "200M", "--", sys.executable, "-c", TAKES_ALL],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: (taken.place / "cgroup.procs").write_text("0"),  # noqa: PLW1509  (no threads here)
+    )
+    try:
+        assert run.stdout.readline() == b"full\n"
+    finally:
+        run.kill()
+        run.communicate()
+    assert soon(lambda: " ".join((taken.place / "cgroup.procs").read_text().split()), 8.0) == ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import shutil
+import signal
 import subprocess
+import sys
 
 import pytest
 
 from memrun import hand
-from memrun.hand import LET_GO, SCRIPT, Hand, spread
+from memrun.hand import LET_GO, SCRIPT, spread
 
 SHELLS = [
     ["dash"],
@@ -22,7 +26,7 @@ SHELLS = [
     ["zsh", "--emulate", "sh"],
     ["sh"],
 ]
-BRIEF = SCRIPT.replace("left=200", "left=3")  # rounds before it gives up: what a removal can do on plain folders, it does at once
+BRIEF = SCRIPT.replace("up + 10", "up + 1")  # rounds before it gives up: what a removal can do on plain folders, it does at once
 HERE = [shell for shell in SHELLS if shutil.which(shell[0])]
 
 
@@ -76,7 +80,7 @@ def test_it_lets_go_of_what_is_held(shell, tmp_path):
     for file in ("cgroup.kill", "memory.oom_control", "freezer.state", "cgroup.procs"):
         (run / file).write_text("")
     command = [*shell, "-c", BRIEF, "memrun-hand", str(run)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={}, timeout=30, check=True)
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={}, timeout=30)
     assert {file: (run / file).read_text() for file in os.listdir(run)} == {
         "cgroup.kill": "1\n",
         "memory.oom_control": "0\n",
@@ -91,7 +95,7 @@ def test_a_process_without_a_number_is_not_itself(shell, tmp_path):
     (tmp_path / "run" / "cgroup.procs").write_text("0\n0\n")
     command = [*shell, "-c", BRIEF, "memrun-hand", str(tmp_path / "run")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={}, timeout=30, start_new_session=True)
-    assert done.returncode == 0
+    assert done.returncode >= 0
 
 
 class TestGivenBack:
@@ -143,7 +147,7 @@ class TestGivenBack:
 
 
 def let_go(shell: list[str], told: str, *places: object) -> int:
-    script = LET_GO.replace("left=200", "left=2").replace("sleep 0.05", "true")
+    script = LET_GO.replace("up + 10", "up + 0")
     command = [*shell, "-c", script, "memrun-hand", *map(str, places)]
     return subprocess.run(
         command, input=told, text=True, capture_output=True, env={}, timeout=30, executable=shutil.which(shell[0])
@@ -243,7 +247,7 @@ class TestHand:
     def test_the_pipe_is_not_inherited_by_commands(self, tmp_path, unchanged):
         it = spread((str(tmp_path / "run"),))
         seen = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False).stdout
-        ours = os.readlink(f"/proc/self/fd/{it._pipe}")
+        ours = os.readlink(f"/proc/self/fd/{it.pipe}")
         it.dismiss()
         assert ours not in seen
 
@@ -255,7 +259,103 @@ class TestHand:
         with pytest.raises(hand.LaunchError, match="cannot start a process"):
             spread(("/nowhere",))
 
-    def test_one_without_a_pipe_does_nothing(self):
-        it = Hand(1, -1)
+    def test_one_that_is_stopped_does_not_keep_us_at_the_end(self, tmp_path, unchanged):
+        it = stopped(tmp_path)
         it.dismiss()
+        assert (tmp_path / "run").is_dir()
+
+    def test_one_that_is_stopped_does_its_work_when_told(self, tmp_path, unchanged):
+        it = stopped(tmp_path)
         it.clench()
+        assert not (tmp_path / "run").exists()
+
+    def test_nothing_but_kill_and_stop_reaches_it(self, tmp_path, unchanged):
+        it = spread((str(tmp_path / "run"),))
+        for number in sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}):
+            os.kill(it.pid, number)
+        assert os.waitid(os.P_PID, it.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None
+        it.clench()
+
+    def test_killed_it_is_spread_anew_and_knows_all_that_it_knew(self, tmp_path, unchanged):
+        (tmp_path / "run").mkdir()
+        it = spread((str(tmp_path / "run"),))
+        assert not it.renew()
+        it.tell("one thing")
+        first = it.pid
+        for deed in (it.renew, lambda: it.tell("another")):
+            killed(it)
+            deed()
+            assert it.pid != first
+            first = it.pid
+        assert not it.is_broken()
+        it.clench()
+        assert not (tmp_path / "run").exists()
+
+    def test_killed_when_it_is_needed_another_does_the_work(self, tmp_path, unchanged):
+        (tmp_path / "run").mkdir()
+        it = spread((str(tmp_path / "run"),))
+        killed(it)
+        it.clench()
+        assert not (tmp_path / "run").exists()
+
+    def test_files_go_too_but_for_a_name_that_somebody_else_has(self, tmp_path, unchanged):
+        mine, theirs, part = (tmp_path / name for name in ("mine.name", "theirs.name", "a report.1.part"))
+        for path in (mine, theirs, part):
+            path.touch()
+        with theirs.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            it = spread(
+                (str(tmp_path / "run"),), files=tuple(f"-1 -1 {path}" for path in (mine, theirs, part, tmp_path / "none"))
+            )
+            it.clench()
+        assert list(tmp_path.iterdir()) == [theirs]
+
+
+def stopped(tmp_path):
+    (tmp_path / "run").mkdir()
+    it = spread((str(tmp_path / "run"),))
+    os.kill(it.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, it.pid, os.WSTOPPED)
+    return it
+
+
+def killed(it):
+    os.kill(it.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, it.pid, os.WEXITED | os.WNOWAIT)
+
+
+class TestNoProcessToBeHad:
+    """A user with as many processes as RLIMIT_NPROC allows: no shell can fork."""
+
+    @pytest.fixture
+    def act(self, shell, tmp_path):
+        if os.geteuid() != 0:
+            pytest.skip("takes root, to be a user without other processes")
+
+        def run(script, told, **known):
+            (tmp_path / "run" / "a" / "deeper").mkdir(parents=True)
+            (tmp_path / "run" / "with blank").mkdir()
+            for path in (tmp_path, *tmp_path.rglob("*")):
+                os.chown(path, 54321, 54321)
+            path = shutil.which(shell[0])
+            known |= {"python": sys.executable, "tidy": hand.TIDY, "script": script, "files": ""}
+            command = [path, *shell[1:], "-c", script, "memrun-hand", str(tmp_path / "run")]
+            for above in (tmp_path.parent, tmp_path.parent.parent):
+                above.chmod(above.stat().st_mode | 0o011)
+            done = subprocess.run(command, input=told, text=True, capture_output=True, env=known, timeout=60, preexec_fn=poor)
+            assert not (tmp_path / "run").exists(), done.stderr
+
+        return run
+
+    @pytest.mark.parametrize("script", [SCRIPT, LET_GO], ids=["kills", "lets go"])
+    def test_its_work_is_done(self, act, shell, script):
+        if shell[0] not in {"dash", "sh"}:
+            pytest.skip("bash waits for 15 s before it gives up")
+        act(script, "")
+
+
+def poor():
+    os.setgroups([])
+    os.setgid(54321)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    os.setuid(54321)
