@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sys
 import time
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from memrun.jobs import Batch, Progress
 
 UNWATCHED = 30  # seconds
+ONE_REQUEST = 1.0  # seconds: one request to stop may arrive as several signals (to a process and to its group, through a shell that forwards)
 
 
 class Show:
@@ -65,6 +67,7 @@ class Show:
         )
         self._all_said = trio.Event()
         self.signal = 0  # that ended it
+        self._asked_at = math.inf  # when the first request to stop came
         self.began = 0.0
         self.uses = Uses()
 
@@ -88,7 +91,7 @@ class Show:
                     beside.start_soon(serve, self.desk, self._remark, self.scheduler.over, ends.known_as)
                     beside.start_soon(self._until_orphaned, ends.orphaned)
                     beside.start_soon(watch.hand, self.site, partial(self._hand_is_new, ends.will))
-                    beside.start_soon(watch.signals_to, fd, lambda: False, self._obey)
+                    beside.start_soon(self._hear_signals, fd)
                     self.notify.ready(self._standing())
                     outcomes = await self.scheduler.live()
                     self.notify.stopping()
@@ -178,15 +181,26 @@ class Show:
             known = report.fields(Record.of(outcome.record)) if outcome.record is not None else {"MEMRUN_NAME": outcome.job}
             self.log.say(line, INFO if outcome.ok else ERROR, {**known, "MEMRUN_RESULT": outcome.result}, always=True)
 
-    def _obey(self, event: events.Event) -> None:
-        """A signal."""
-        if isinstance(event, events.StopAsked):
-            self.signal = event.signal or 15
-            self.notify.stopping()
-            self.scheduler.stop()
-            self.say(f"memrun: {view.stopping(self._progress())}")
-        elif isinstance(event, events.SignalAsked) and event.signal == 1:
-            self._read_again()
+    async def _hear_signals(self, fd: int) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            number, from_kernel = news.next_signal(fd)
+            if number in {signals.TERM, signals.INT}:
+                self._stop(number, typed=from_kernel)
+            elif number == signals.HUP:
+                self._read_again()
+
+    def _stop(self, number: int, *, typed: bool) -> None:
+        """Stop everything; asked a second time, kill it. GNU timeout signals its child and then the process group, systemd every process
+        of a unit: what follows the first request within a second is a part of it, unless it was typed at the terminal."""
+        now = trio.current_time()
+        if self.scheduler.ending and not typed and now < self._asked_at + ONE_REQUEST:
+            return
+        self._asked_at = min(self._asked_at, now)
+        self.signal = number
+        self.notify.stopping()
+        self.scheduler.stop()
+        self.say(f"memrun: {view.stopping(self._progress())}")
 
     def _read_again(self) -> None:
         """SIGHUP: new jobs are added, removed ones stopped, changed ones restarted, the rest is untouched."""

@@ -1,7 +1,7 @@
 """`memrun up FILE`: the command line of a batch, and the order of its work.
 
 Read the file, take its ledger (who else runs it is refused), spread the hand, open the desk, then let the scheduler run. Signals: the
-first INT or TERM starts nothing new and stops what runs, the second kills it; HUP reads the file again.
+first INT or TERM starts nothing new and stops what runs; a second Ctrl-C, or a signal that comes a second later, kills it; HUP reads the file again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ memrun up FILE [JOB...]        run a job file until it is done; again: goes on w
   --lock-wait TIME             wait so long for the lock
   --jitter TIME                wait a random time first, up to TIME
   --log-target WHERE           memrun's own lines into the journal, syslog, or a FILE, with what became of each job
-Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGHUP: reads the file again.
+Ctrl-C: starts nothing new and stops what runs; again: kills it. SIGTERM stops, too;
+another signal kills if it comes a second or more after the first. SIGHUP: reads the file again.
 """
 ROOM = 60_000  # characters of an environment's variable that may hold 128 KB
 FLAGS = {"--fresh", "--only-failed", "--take-over", "--dry-run", "--quiet", "--verbose", "--plain"}

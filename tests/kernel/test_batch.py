@@ -208,6 +208,50 @@ def test_a_second_up_is_refused_with_the_pid_of_the_first(file):
     assert file.records()["long"]["result"] == "stopped"
 
 
+NEEDS_A_WHILE = """
+[jobs.long]
+limit = "20M"
+command = '''exec 2>/dev/null; trap "until test -e gate; do sleep 0.02; done; echo clean > told; exit 0" TERM; echo ready; while :; do sleep 0.02; done'''
+"""
+
+
+@pytest.fixture
+def like_timeout(file):
+    """A batch that was ended as GNU timeout ends it: it signals its child, and then the process group, memrun's three processes among it."""
+    file.write(NEEDS_A_WHILE)
+    process = subprocess.Popen(
+        [*MEMRUN, "up", str(file.path), "--report", str(file.report)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=file.folder, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert "ready" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert "stopping" in process.stderr.readline()
+        file.rows()  # answered by who has heard of both by now
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_one_request_to_stop_that_comes_as_several_signals_leaves_the_jobs_their_grace(file, like_timeout):
+    (file.folder / "gate").touch()
+    _, err = like_timeout.communicate(timeout=30)
+    assert (file.folder / "told").read_text() == "clean\n"
+    assert "killing" not in err
+    assert like_timeout.returncode == 143
+
+
+def test_a_signal_that_comes_a_second_later_kills(file, like_timeout):
+    time.sleep(1)  # it is the difference
+    like_timeout.send_signal(signal.SIGTERM)
+    _, err = like_timeout.communicate(timeout=5)
+    assert "killing what is left (1 job)" in err
+    assert not (file.folder / "told").exists()
+    assert like_timeout.returncode == 143
+
+
 def test_interrupted_jobs_run_again(file):
     file.write("""
 [defaults]
