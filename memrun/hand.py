@@ -1,10 +1,11 @@
 """The dead man's hand: a tiny process that ends the jobs and removes their groups if memrun dies without doing so.
 
-It holds the read end of a pipe whose write end memrun holds. memrun's normal end says "done" there; any other end (SIGKILL,
-OOM, a crash) is the end of the pipe, and the hand kills everything in the run directories, lets go of what holds it
+It holds the read end of a pipe whose write end memrun holds. memrun's normal end kills the hand; any other end (SIGKILL,
+OOM, a crash) is the end of the pipe, unless "done" was said there, and the hand kills everything in the run directories, lets go of what holds it
 (freezer, parked at a limit), and removes them. It starts *before* there is anything to clean up, in a session of its
 own, with all signals blocked, so that no moment is uncovered and only SIGKILL and SIGSTOP reach it. Last it gives back what memrun took to make
-groups (processes may live again in the group that it divided), and removes the files that memrun could not (`Files`).
+groups (processes may live again in the group that it divided), and removes the files that memrun could not: it is told of them
+through the same pipe when the command runs already, so that nothing of that holds up a start.
 
 Why a shell: it must be small (the interpreter and its copied pages are 10 MB; dash has 108 KB of its own,
 a PSS of 175 KB, and is there 0.3 ms later: measured), and sure:
@@ -29,20 +30,14 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import sys
 import time
 
 from memrun import signals
 from memrun.errors import LaunchError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Fds = tuple[int, ...]
-    Files = tuple[str, ...]
-
 # The last thing that is done, where it is needed: no shell can remove a directory without a process, or look at a lock.
-# Arguments: directories. $files: a line "UID GID PATH" for each file, UID -1 being ours.
+# Arguments: directories. $files: a line "UID GID PATH" for each file, UID -1 being ours (told as "file UID GID PATH").
 TIDY = """
 import fcntl, os, sys, time
 def remove(path):
@@ -68,6 +63,18 @@ for line in os.environb[b"files"].splitlines():
 # What both scripts begin with. $told: what the second one was told; $until: seconds since boot until which it tries; $tries: how often it
 # was executed anew. An environment has no room for more than 100 KB.
 ANEW = """PATH=/usr/sbin:/usr/bin:/sbin:/bin
+hear() {
+  while read -r said; do
+    [ "$said" = done ] && exit 0
+    case "$said" in
+    "file "*) files="$files${said#file }
+" ;;
+    *) told="$told$said
+" ;;
+    esac
+  done
+}
+[ "$until" ] || hear
 clock() { read -r up rest < /proc/uptime; up=${up%%.*}; }
 last() {
   trap - EXIT
@@ -90,7 +97,7 @@ drop() {
 begin() {
   clock
   until=${until:-$((up + 10))} tries=${tries:-0} pass=0
-  export until tries told
+  export until tries told files
   trap 'anew "$@"' EXIT
 }
 there() {
@@ -136,8 +143,6 @@ exit 0
 SCRIPT = (
     """: memrun: ends the job if memrun dies
 trap '' HUP INT QUIT TERM USR1 USR2 TSTP ALRM
-[ "$until" ] || read -r said
-[ "$said" = done ] && exit 0
 """
     + ANEW
     + """hold() {
@@ -179,11 +184,6 @@ LET_GO = (
 trap '' HUP INT QUIT TERM USR1 USR2 TSTP ALRM
 IFS='
 '
-[ "$until" ] || while read -r said; do
-  [ "$said" = done ] && exit 0
-  told="$told$said
-"
-done
 """
     + ANEW.replace("read -r up rest", "IFS=' ' read -r up rest")
     + """look() {
@@ -246,12 +246,12 @@ EVERY = signals.every() - {signals.CHLD}  # bash waits for its children by that 
 class Hand:
     """The waiting process and our end of its pipe: which has an error to tell of (POLLERR) when that process is dead."""
 
-    __slots__ = ("_files", "_locks", "_places", "_script", "_told", "pid", "pipe")
+    __slots__ = ("_locks", "_places", "_script", "_told", "pid", "pipe")
 
-    def __init__(self, places: tuple[str, ...], locks: tuple[int, ...], script: str, files: tuple[str, ...]) -> None:
-        self._places, self._locks, self._script, self._files = places, locks, script, files
+    def __init__(self, places: tuple[str, ...], locks: tuple[int, ...], script: str) -> None:
+        self._places, self._locks, self._script = places, locks, script
         self._told: list[str] = []
-        self.pid, self.pipe = _spawn(places, locks, script, files)
+        self.pid, self.pipe = _spawn(places, locks, script)
 
     def tell(self, line: str) -> None:
         """One line of what it is to know. Where it has been killed, another one is spread: nothing may be done behind its back."""
@@ -261,11 +261,21 @@ class Hand:
         except BrokenPipeError:
             self.renew()
 
+    def tell_of_files(self, files: tuple[str, ...]) -> None:
+        """Files that it removes, too ("UID GID PATH", see TIDY). Whoever minds it tells the next one of them, where it has been killed."""
+        lines = [f"file {line}" for line in files]
+        self._told += lines
+        try:
+            for line in lines:
+                _say(self.pipe, line)
+        except BrokenPipeError:
+            return
+
     def renew(self) -> bool:
         """Spread another where this one is dead, which knows all that it knew; whether it was. LaunchError where none is to be had."""
         if self.pipe < 0 or not self.is_broken():
             return False
-        pid, pipe = _spawn(self._places, self._locks, self._script, self._files)
+        pid, pipe = _spawn(self._places, self._locks, self._script)
         for line in self._told:
             _say(pipe, line)
         self._leave()
@@ -281,6 +291,8 @@ class Hand:
 
     def is_broken(self) -> bool:
         """Whether it is dead."""
+        import select
+
         look = select.poll()
         look.register(self.pipe, 0)
         return bool(look.poll(0))
@@ -317,6 +329,8 @@ class Hand:
         that is stopped is woken, and killed where that does not help."""
         if self.pipe < 0:
             return
+        import select
+
         try:
             self.renew()
             end = os.pidfd_open(self.pid)
@@ -337,13 +351,13 @@ def _say(pipe: int, line: str) -> None:
     os.write(pipe, f"{line}\n".encode(errors="surrogateescape"))
 
 
-def spread(places: tuple[str, ...], locks: tuple[int, ...] = (), script: str = SCRIPT, files: tuple[str, ...] = ()) -> Hand:
+def spread(places: tuple[str, ...], locks: tuple[int, ...] = (), script: str = SCRIPT) -> Hand:
     """Start the hand over these directories (they need not exist yet). `locks`: flock(2)ed descriptors that it shares, so that
-    nobody else has a lock before it has cleaned up. `files`: what it removes, too (see TIDY)."""
-    return Hand(places, locks, script, files)
+    nobody else has a lock before it has cleaned up."""
+    return Hand(places, locks, script)
 
 
-def _spawn(places: tuple[str, ...], locks: tuple[int, ...], script: str, files: tuple[str, ...]) -> tuple[int, int]:
+def _spawn(places: tuple[str, ...], locks: tuple[int, ...], script: str) -> tuple[int, int]:
     """Its pid, and our end of its pipe."""
     theirs, ours = os.pipe()
     actions = [
@@ -351,7 +365,7 @@ def _spawn(places: tuple[str, ...], locks: tuple[int, ...], script: str, files: 
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
     ]
-    known = {"memrun": str(os.getpid()), "script": script, "tidy": TIDY, "python": _python(), "files": "\n".join(files)}
+    known = {"memrun": str(os.getpid()), "script": script, "tidy": TIDY, "python": _python()}
     for lock in locks:
         os.set_inheritable(lock, True)  # nothing else is started before they are ours alone again
     try:

@@ -13,7 +13,12 @@ from memrun.errors import GroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from memrun.cgroup import Group
+
+    Answer = TypeVar("Answer")
 
 REMOVED = "its group was removed by somebody else, and the limit and the kernel's counters with it"
 
@@ -23,24 +28,23 @@ def removed(group: Group) -> bool:
     return group.version != "sampled" and not os.path.isdir(group.path)
 
 
-def hear(group: Group) -> Heard | None:
-    """The news of a group; None where it was removed: there will be no more."""
+def _unless_removed(group: Group, ask: Callable[[], Answer]) -> Answer | None:
     try:
-        return group.hear()
+        return ask()
     except GroupError:
         if removed(group):
             return None
         raise
 
 
+def hear(group: Group) -> Heard | None:
+    """The news of a group; None where it was removed: there will be no more."""
+    return _unless_removed(group, group.hear)
+
+
 def reflex(group: Group) -> bool:
     """Whether a job that is to be held is at its limit, and held; never where its group was removed."""
-    try:
-        return group.reflex()
-    except GroupError:
-        if removed(group):
-            return False
-        raise
+    return bool(_unless_removed(group, group.reflex))
 
 
 def found(group: Group) -> str:
@@ -50,11 +54,8 @@ def found(group: Group) -> str:
 
 def tally(group: Group) -> Tally:
     """The kernel's counters, as far as they are still there."""
-    try:
-        return group.tally()
-    except GroupError:
-        if not removed(group):
-            raise
-        lost = Tally()
-        lost.limit = group.limit
-        return lost
+    told = _unless_removed(group, group.tally)
+    if told is None:
+        told = Tally()
+        told.limit = group.limit
+    return told

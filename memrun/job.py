@@ -85,13 +85,13 @@ class Site:
 
     __slots__ = ("_kmsg", "_log", "hand", "host")
 
-    def __init__(self, locks: hand.Fds = (), script: str = hand.SCRIPT, pid: int = 0, host: Host | None = None, files: hand.Files = ()) -> None:  # fmt: skip
+    def __init__(self, locks: tuple[int, ...] = (), script: str = hand.SCRIPT, pid: int = 0, host: Host | None = None) -> None:
         """`locks`: locked descriptors that the hand holds on to until it has cleaned up; `script`: what it does then; `pid`: by which
-        we are known, if not ours; `host`: not the kernel's groups, but these; `files`: what else it removes (names.traces)."""
+        we are known, if not ours; `host`: not the kernel's groups, but these."""
         self._kmsg = -1  # the kernel's log
         self._log: Log | None = None
         self.host: Host = host or cgroup.open_host(pid or os.getpid())
-        self.hand = hand.spread(self.host.places(), locks, script, files)
+        self.hand = hand.spread(self.host.places(), locks, script)
         try:
             self.host.begin()
         except BaseException:

@@ -11,7 +11,6 @@ import time
 
 from memrun import errors, hand, signals
 from memrun.job import Attempt, Site
-from memrun.names import traces
 from memrun.options import Spec, parse
 from memrun.telling import Teller, die_of
 
@@ -50,6 +49,8 @@ def _told(spec: Spec, run: Callable[[Teller], Record]) -> int:
         record = run(teller)
     except (errors.MemrunError, OSError) as e:
         if teller.concluded is None:
+            if isinstance(e, OSError):
+                raise
             return _complained(teller, e)
         record = teller.concluded
         teller.remark(f"tidying up: {errors.refused(e) if isinstance(e, OSError) else e}")
@@ -60,9 +61,7 @@ def _told(spec: Spec, run: Callable[[Teller], Record]) -> int:
     return record.status
 
 
-def _complained(teller: Teller, e: errors.MemrunError | OSError) -> int:
-    if isinstance(e, OSError):
-        raise e
+def _complained(teller: Teller, e: errors.MemrunError) -> int:
     teller.complain(e)
     if isinstance(e, errors.StoppedError) and e.signal == signals.INT:
         die_of(signals.INT)
@@ -112,9 +111,10 @@ def _claimed(spec: Spec, live: Callable[[], Record]) -> Record:
 
 
 def _live(spec: Spec, teller: Teller, locks: tuple[int, ...]) -> Record:
-    left = traces(spec.name, 0, spec.report, teller.who)
-    site = Site(locks, host=_in_place_of_groups(spec, teller) if spec.adopted else None, files=left)
+    site = Site(locks, host=_in_place_of_groups(spec, teller) if spec.adopted else None)
     try:
+        if "name" in spec.asked:  # else there is no file yet, and the command comes first
+            _name_files(site, spec, teller)
         if site.unprotected(spec):
             _load_all()
         attempt = Attempt(site, spec, guarded=True)
@@ -134,6 +134,8 @@ def _attend(attempt: Attempt, teller: Teller) -> Record:
     if spec.verbose:
         teller.remark(f"its group is {attempt.group.path}, {attempt.site.host.way}")
     done = _already_done(attempt, spec)
+    if not done and "name" not in spec.asked:
+        _name_files(attempt.site, spec, teller)
     vigil = None if done else _load(attempt, teller)
     if done:  # else the event loop does that, when it listens
         attempt.relieve()
@@ -142,6 +144,13 @@ def _attend(attempt: Attempt, teller: Teller) -> Record:
         return teller.conclude(_wait(attempt, teller, vigil))
     # A name of nobody's choice can wait, and mostly need not be claimed.
     return _claimed(spec, lambda: teller.conclude(_wait(attempt, teller, vigil)))
+
+
+def _name_files(site: Site, spec: Spec, teller: Teller) -> None:
+    """Tell the hand which files would stay if memrun were killed."""
+    from memrun.names import traces
+
+    site.hand.tell_of_files(traces(spec.name, 0, spec.report, teller.who))
 
 
 def _load(attempt: Attempt, teller: Teller) -> Vigil | None:
@@ -223,8 +232,9 @@ def _borrow(spec: Spec, teller: Teller, found: Strangers) -> Record:
     from memrun import company
     from memrun.attach import Attachment
 
-    site = Site(script=hand.LET_GO, files=traces(spec.name, 0, spec.report))
+    site = Site(script=hand.LET_GO)
     try:
+        _name_files(site, spec, teller)
         stay = Attachment(site, spec, found)
         teller.started(stay.group.limit)
         teller.say(stay.account)

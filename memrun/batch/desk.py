@@ -41,7 +41,7 @@ class BatchDesk(Desk):
 
     def _entry_row(self, entry: Entry) -> Words:
         group = entry.run.attempt.group if entry.alive and entry.run is not None else None
-        gone = group is None or removed(group)
+        counted = None if group is None or removed(group) else group
         child = entry.run.attempt.child if entry.run is not None else None
         return {
             "name": entry.name,
@@ -50,8 +50,8 @@ class BatchDesk(Desk):
             "pid": None if child is None else child.pid,
             "cgroup": None if group is None else group.path,
             "limit": entry.limit_now,
-            "usage": None if gone or group is None else group.usage(),
-            "peak": None if gone or group is None else group.peak(),
+            "usage": None if counted is None else counted.usage(),
+            "peak": None if counted is None else counted.peak(),
             "attempt": entry.launches,
             "since": self._changed.get(entry.name),
             "result": entry.outcome.result if entry.outcome is not None else None,

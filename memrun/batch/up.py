@@ -214,7 +214,7 @@ CHANGED = "its definition has changed since; --fresh runs it again"
 
 
 def _traces(wish: Wish, batch: Batch, ends: Ends) -> tuple[str, ...]:
-    """Files of ours that stay if we are killed: socket, half a report; of the jobs' reports as many as an environment has room for."""
+    """Files of ours that stay if we are killed: socket, half a report; of the jobs' reports as many as an environment (and the pipe to the hand) has room for."""
     from memrun import identity
 
     found = traces("", ends.known_as, wish.values.get("--report"))
@@ -232,11 +232,12 @@ def _run(wish: Wish, batch: Batch, book: Ledger, ends: Ends, locks: tuple[int, .
 
     known = book.known()
     done = what_is_done(wish, batch, known)
-    site = Site((book.lock, *locks), pid=ends.known_as, files=_traces(wish, batch, ends))
+    site = Site((book.lock, *locks), pid=ends.known_as)
     midwife = None
     try:
         from memrun.batch.midwife import Midwife
 
+        site.hand.tell_of_files(_traces(wish, batch, ends))
         for place in site.host.places():
             ends.will.note(f"p {place.encode('unicode_escape').decode()}")
         ends.will.note(f"h {site.hand.pid}")

@@ -304,9 +304,8 @@ class TestHand:
             path.touch()
         with theirs.open() as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            it = spread(
-                (str(tmp_path / "run"),), files=tuple(f"-1 -1 {path}" for path in (mine, theirs, part, tmp_path / "none"))
-            )
+            it = spread((str(tmp_path / "run"),))
+            it.tell_of_files(tuple(f"-1 -1 {path}" for path in (mine, theirs, part, tmp_path / "none")))
             it.clench()
         assert list(tmp_path.iterdir()) == [theirs]
 

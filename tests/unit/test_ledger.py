@@ -196,17 +196,22 @@ def test_where_locks_do_not_reach_other_machines_what_is_stored_tells(file, monk
     take(file).close()  # it has said that it has ended
 
 
-def test_on_a_network_file_system_no_shared_memory_is_wanted_and_no_lock_of_sqlite_s(file, monkeypatch):
-    monkeypatch.setattr(ledger.hosts, "_mount", lambda path: ("nfs4", "rw,local_lock=none"))
-    book = take(file)
-    assert book._base.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-    assert not os.path.exists(book.path + "-shm")
+def serves(book, file):
+    """It keeps what it is told, is read by others meanwhile, and keeps a second memrun out; then it is closed."""
     book.launched("a", "d1", 1)
     book.commit()
     assert ledger.peek(file)["a"].state == "live"
     with pytest.raises(RefusedError, match=f"pid {os.getpid()}"):
         take(file)
     book.close()
+
+
+def test_on_a_network_file_system_no_shared_memory_is_wanted_and_no_lock_of_sqlite_s(file, monkeypatch):
+    monkeypatch.setattr(ledger.hosts, "_mount", lambda path: ("nfs4", "rw,local_lock=none"))
+    book = take(file)
+    assert book._base.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert not os.path.exists(book.path + "-shm")
+    serves(book, file)
 
 
 def test_where_sqlite_cannot_work_beside_the_file_the_state_is_kept_elsewhere(file, monkeypatch, tmp_path, capsys):
@@ -223,9 +228,4 @@ def test_where_sqlite_cannot_work_beside_the_file_the_state_is_kept_elsewhere(fi
     book = take(file)
     assert book.path.startswith(str(tmp_path / "state"))
     assert "is kept in" in capsys.readouterr().err
-    book.launched("a", "d1", 1)
-    book.commit()
-    assert ledger.peek(file)["a"].state == "live"
-    with pytest.raises(RefusedError, match=f"pid {os.getpid()}"):
-        take(file)
-    book.close()
+    serves(book, file)
